@@ -1,0 +1,167 @@
+"""Checkpoints: safetensors and JSON, never pickle; whole or absent; verified by checksum before use.
+
+    checkpoints/step_001000/model.safetensors  optimizer.safetensors  state.json
+
+A checkpoint is written into a temporary folder, fsynced and renamed, so that no kill or power cut leaves half of one
+under its final name. state.json holds the checksums of the two others and of itself.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from wren.errors import CheckpointError, DiskError
+from wren.files import disk_errors, fsync_dir, sha256_file
+
+_NAME = re.compile(r"step_(\d{6,})")
+_MODEL, _OPTIMIZER, _STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+
+
+class Checkpoint(NamedTuple):
+    """model, optimizer: named tensors on the CPU. state: JSON values (step, loader, counters, ...)."""
+
+    path: Path
+    model: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    state: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        return self.state["step"]
+
+
+def save(
+    folder: Path, step: int, model: dict[str, Tensor], optimizer: dict[str, Tensor], state: dict[str, Any]
+) -> Path:
+    """Writes folder/step_<step> and returns its path; raises DiskError, leaving earlier checkpoints untouched."""
+    final = folder / f"step_{step:06d}"
+    temporary = folder / f".{final.name}.tmp"
+    with disk_errors(final):
+        try:
+            _write(temporary, model, optimizer, {**state, "step": step})
+            if final.exists():  # a damaged one of the same step
+                shutil.rmtree(final)
+            os.replace(temporary, final)
+            fsync_dir(folder)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+    return final
+
+
+def _write(folder: Path, model: dict[str, Tensor], optimizer: dict[str, Tensor], state: dict[str, Any]) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name, tensors in ((_MODEL, model), (_OPTIMIZER, optimizer)):
+        try:
+            save_file({key: value.detach().contiguous().cpu() for key, value in tensors.items()}, folder / name)
+        except SafetensorError as error:  # it reports a full disk as text
+            raise DiskError(
+                f"Cannot write {folder / name}: {error}; free some space or choose another folder."
+            ) from error
+        _fsync(folder / name)
+    state["sha256"] = {name: sha256_file(folder / name) for name in (_MODEL, _OPTIMIZER)}
+    state["sha256"][_STATE] = _digest(state)
+    (folder / _STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+    _fsync(folder / _STATE)
+    fsync_dir(folder)
+
+
+def _fsync(path: Path) -> None:
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _digest(state: dict[str, Any]) -> str:
+    """Checksum of state.json's content, its own checksum left out."""
+    others = {name: value for name, value in state["sha256"].items() if name != _STATE}
+    return hashlib.sha256(json.dumps({**state, "sha256": others}, sort_keys=True).encode()).hexdigest()
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps of all checkpoints under their final name, good or not, oldest first."""
+    if not folder.is_dir():
+        return []
+    matches = (_NAME.fullmatch(entry.name) for entry in folder.iterdir() if entry.is_dir())
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def verify(path: Path) -> str | None:
+    """What is wrong with a checkpoint, or None when its checksums hold."""
+    try:
+        state = json.loads((path / _STATE).read_text(encoding="utf-8"))
+        if state["sha256"][_STATE] != _digest(state):
+            return f"{_STATE} does not match its checksum"
+        for name in (_MODEL, _OPTIMIZER):
+            if state["sha256"][name] != sha256_file(path / name):
+                return f"{name} does not match its checksum"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return (
+            f"{_STATE if isinstance(error, (ValueError, KeyError, TypeError)) else 'a file'} cannot be read ({error})"
+        )
+    return None
+
+
+def load(path: Path) -> Checkpoint:
+    """Reads one checkpoint; raises CheckpointError when it is damaged."""
+    fault = verify(path)
+    if fault is not None:
+        raise CheckpointError(f"Checkpoint {path} is damaged: {fault}. Delete it to go on from the one before it.")
+    state = json.loads((path / _STATE).read_text(encoding="utf-8"))
+    return Checkpoint(path, load_file(path / _MODEL), load_file(path / _OPTIMIZER), state)
+
+
+def newest_good(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint whose checksums hold (or None), and a sentence on every newer, damaged one."""
+    warnings = []
+    for step in reversed(steps(folder)):
+        path = folder / f"step_{step:06d}"
+        fault = verify(path)
+        if fault is None:
+            return path, warnings
+        warnings.append(f"Checkpoint {path} is damaged ({fault}); the one before it is used.")
+    return None, warnings
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Deletes all but the newest `keep` checkpoints, and what a crash left under temporary names."""
+    for step in steps(folder)[:-keep]:
+        shutil.rmtree(folder / f"step_{step:06d}", ignore_errors=True)
+    for leftover in folder.glob(".step_*.tmp"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def weights(module: nn.Module) -> dict[str, Tensor]:
+    """The module's named tensors; of tied ones only the first name."""
+    unique: dict[int, str] = {}
+    tensors = module.state_dict(keep_vars=True)
+    for name, tensor in tensors.items():
+        unique.setdefault(id(tensor), name)
+    return {name: tensors[name].detach() for name in unique.values()}
+
+
+def load_weights(module: nn.Module, tensors: dict[str, Tensor], where: Path | str) -> None:
+    """Puts back what weights() gave; raises CheckpointError naming the first difference."""
+    wanted = weights(module)
+    missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
+    if missing or extra:
+        what = f"lacks '{missing[0]}'" if missing else f"holds '{extra[0]}', which the model lacks"
+        raise CheckpointError(f"{where} is a checkpoint of another model: it {what}. Use the run it belongs to.")
+    for name, tensor in tensors.items():
+        if tensor.shape != wanted[name].shape:
+            raise CheckpointError(
+                f"{where} is a checkpoint of another model: '{name}' is {list(tensor.shape)} there and "
+                f"{list(wanted[name].shape)} here. Use the run it belongs to."
+            )
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            wanted[name].copy_(tensor)

@@ -1,0 +1,94 @@
+"""Which device and number format to use: by compute capability, never by what a driver claims to emulate."""
+
+import contextlib
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from wren.errors import ConfigError
+
+DTypeName = Literal["auto", "fp32", "bf16", "fp16"]
+_DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Precision:
+    """Weights stay float32; matrix products run in `autocast` (None = float32). `scaler`: fp16 scales its loss."""
+
+    device: torch.device
+    autocast: torch.dtype | None
+    why: str
+
+    @property
+    def scaler(self) -> bool:
+        return self.autocast == torch.float16
+
+    @property
+    def name(self) -> str:
+        return {None: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.autocast]
+
+    def context(self) -> AbstractContextManager[object]:
+        """Autocast for a forward pass, or nothing in float32."""
+        if self.autocast is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.autocast)
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The GPU if there is one, else Apple's, else the CPU; or the one named. Raises ConfigError if it is not there."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"Device '{name}' is unknown; use auto, cpu, cuda, cuda:1 or mps.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("No CUDA GPU can be used here; run `wren doctor` to see why, or use --device cpu.")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("No Apple GPU can be used here; use --device cpu.")
+    return device
+
+
+def choose_precision(device: torch.device, dtype: DTypeName = "auto") -> Precision:
+    """The number format for a device, or the one asked for; raises ConfigError for one the device lacks."""
+    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
+    if dtype == "auto":
+        return _automatic(device, capability)
+    if dtype == "bf16" and capability is not None and capability < (8, 0):
+        raise ConfigError(
+            f"bf16 needs a GPU of compute capability 8.0 or newer; this one is {_dots(capability)}. Use fp16 or auto."
+        )
+    return Precision(device=device, autocast=_DTYPES[dtype], why="asked for")
+
+
+def _automatic(device: torch.device, capability: tuple[int, int] | None) -> Precision:
+    if capability is not None:
+        if capability >= (8, 0):
+            why = f"compute capability {_dots(capability)} has bf16 tensor cores"
+            return Precision(device=device, autocast=torch.bfloat16, why=why)
+        if capability >= (7, 0) or capability == (6, 0):
+            why = f"compute capability {_dots(capability)} has fast fp16 and no bf16"
+            return Precision(device=device, autocast=torch.float16, why=why)
+        why = f"compute capability {_dots(capability)} has neither fast fp16 nor bf16"
+        return Precision(device=device, autocast=None, why=why)
+    if device.type == "cpu" and cpu_has_bf16():
+        return Precision(device=device, autocast=torch.bfloat16, why="the CPU multiplies bf16 matrices natively")
+    return Precision(device=device, autocast=None, why="no faster format is known to be safe here")
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies bf16 matrices in hardware (AMX, AVX512-BF16); without it fp32 is faster."""
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+
+
+def _dots(capability: tuple[int, int]) -> str:
+    return f"{capability[0]}.{capability[1]}"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that the accelerator's memory is used up."""
+    return isinstance(error, torch.OutOfMemoryError)
