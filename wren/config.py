@@ -5,8 +5,12 @@ carries `"type": "mixers.attention"`, the module of `wren` whose `Config` it is.
 so opening someone's run executes none of their code.
 """
 
+import contextlib
 import dataclasses
 import importlib
+import json
+import math
+import pkgutil
 import re
 import types
 import typing
@@ -36,15 +40,16 @@ def from_json(cls: type[T], value: Any, where: str = "config") -> T:
     if not isinstance(value, dict):
         raise ConfigError(f"{where} must be an object with keys, not {value!r}.")
     hints = typing.get_type_hints(cls)
-    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    names = [field.name for field in fields]
     for key in value:
-        if key not in names and key != "type":
-            raise ConfigError(unknown_key(f"{where} key", key, names))
-    read = {name: _read(hints[name], value[name], f"{where}.{name}") for name in names if name in value}
-    try:
-        return cls(**read)
-    except TypeError as error:
-        raise ConfigError(f"{where} is incomplete: {error}.") from error
+        if key not in names:
+            raise ConfigError(unknown_key(f"{where} key", str(key), names))
+    for field in fields:
+        missing = dataclasses.MISSING
+        if field.name not in value and field.default is missing and field.default_factory is missing:
+            raise ConfigError(f"{where} lacks '{field.name}'; add it.")
+    return cls(**{name: _read(hints[name], value[name], f"{where}.{name}") for name in names if name in value})
 
 
 def replace(config: T, changes: dict[str, Any], where: str = "config") -> T:
@@ -86,18 +91,35 @@ def _read(hint: Any, value: Any, where: str) -> Any:
         if value not in arguments:
             raise ConfigError(unknown_key(f"{where} value", str(value), [str(a) for a in arguments]))
         return value
+    is_protocol = getattr(hint, "_is_protocol", False)
+    if origin is not tuple and not is_protocol and not dataclasses.is_dataclass(hint):
+        return _read_scalar(hint, value, where)
+    if isinstance(value, str) and value[:1] in ("[", "{"):
+        value = _parse(value, where)
     if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{where} must be a list, not {value!r}.")
-        inner = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
-        if len(inner) != len(value):
-            raise ConfigError(f"{where} must hold {len(inner)} values, not {len(value)}.")
-        return tuple(_read(h, v, f"{where}.{i}") for i, (h, v) in enumerate(zip(inner, value, strict=True)))
-    if dataclasses.is_dataclass(hint):
-        return from_json(typing.cast(type, hint), value, where)
-    if getattr(hint, "_is_protocol", False):
+        return _read_tuple(arguments, value, where)
+    if is_protocol:
         return _read_typed(value, where)
-    return _read_scalar(hint, value, where)
+    return from_json(typing.cast(type, hint), value, where)
+
+
+def _parse(text: str, where: str) -> Any:
+    """A list or an object that a user wrote as JSON in one setting."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{where} is not valid JSON ({error}): {text}") from error
+
+
+def _read_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    if isinstance(value, str):  # "0.9,0.95" on the command line
+        value = [item.strip() for item in value.split(",")]
+    if not isinstance(value, (list, tuple)):
+        raise ConfigError(f"{where} must be a list, not {value!r}.")
+    inner = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
+    if len(inner) != len(value):
+        raise ConfigError(f"{where} must hold {len(inner)} values, not {len(value)}.")
+    return tuple(_read(h, v, f"{where}.{i}") for i, (h, v) in enumerate(zip(inner, value, strict=True)))
 
 
 def _none(arguments: tuple[Any, ...], where: str) -> None:
@@ -116,30 +138,55 @@ def _first_that_reads(hints: list[Any], value: Any, where: str) -> Any:
 
 
 def _read_typed(value: Any, where: str) -> Any:
+    if isinstance(value, str):  # "mlps.swiglu": that class at its defaults
+        value = {"type": value}
     if not isinstance(value, dict) or "type" not in value:
         raise ConfigError(f"{where} must be an object with a 'type' such as 'mixers.attention', not {value!r}.")
-    if not isinstance(value["type"], str) or not _TYPE_NAME.fullmatch(value["type"]):
-        raise ConfigError(f"{where}.type {value['type']!r} is not a module of wren; use e.g. 'mixers.attention'.")
-    try:
-        module = importlib.import_module(f"wren.{value['type']}")
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"{where}.type '{value['type']}' does not exist in this version of wren.") from error
-    return from_json(module.Config, value, where)
+    kind = value["type"]
+    if not isinstance(kind, str) or not _TYPE_NAME.fullmatch(kind):
+        raise ConfigError(f"{where}.type {kind!r} is not a module of wren; use e.g. 'mixers.attention'.")
+    package, _, name = kind.partition(".")
+    names = _modules(package)
+    if name not in names:
+        raise ConfigError(unknown_key(f"{where}.type", kind, [f"{package}.{name}" for name in names]))
+    module = importlib.import_module(f"wren.{kind}")
+    return from_json(module.Config, {key: item for key, item in value.items() if key != "type"}, where)
+
+
+def _modules(package: str) -> list[str]:
+    """The names of the architecture files in wren/mixers or wren/mlps."""
+    path = importlib.import_module(f"wren.{package}").__path__
+    return sorted(module.name for module in pkgutil.iter_modules(path) if not module.ispkg)
 
 
 def _read_scalar(hint: Any, value: Any, where: str) -> Any:
     if isinstance(value, str) and hint is bool and value.lower() in ("true", "false"):
         return value.lower() == "true"
     if isinstance(value, str) and hint in (int, float):
-        try:
-            return hint(float(value)) if hint is int and float(value).is_integer() else hint(value)
-        except ValueError as error:
-            raise ConfigError(f"{where} must be a number ({hint.__name__}), not '{value}'.") from error
+        value = _number(hint, value, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        value = float(value) if abs(value) < 1e300 else math.inf
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise ConfigError(f"{where} must be of type {hint.__name__}, not {value!r}.")
+        mend = "; write true or false" if hint is bool else ""
+        raise ConfigError(f"{where} must be of type {hint.__name__}, not {value!r}{mend}.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{where} must be a finite number, not {value!r}.")
     return value
+
+
+def _number(hint: type, text: str, where: str) -> int | float:
+    """A number from a text: 12, 1e3 where it is whole, 6e-4."""
+    with contextlib.suppress(ValueError):
+        return int(text)
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise ConfigError(f"{where} must be a number ({hint.__name__}), not '{text}'.") from error
+    if hint is float:
+        return value
+    if not value.is_integer():
+        raise ConfigError(f"{where} must be a whole number, not '{text}'.")
+    return int(value)
 
 
 def read_text(hint: Any, text: str, where: str) -> Any:

@@ -33,6 +33,13 @@ def disk_errors(path: Path | str) -> Iterator[None]:
         raise DiskError(f"Cannot write {path}: {_MENDS[error.errno]}.") from error
 
 
+def describe(error: OSError) -> str:
+    """One sentence for a user about what the operating system refused."""
+    mend = _MENDS.get(error.errno or 0, "check the path and try again")
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}; {mend}."
+
+
 def fsync_dir(path: Path) -> None:
     """Makes a rename inside `path` survive a power cut, where the platform can."""
     if os.name != "posix":

@@ -9,25 +9,28 @@ from torch import Tensor
 
 from wren.batch import IGNORE, Batch
 from wren.model import LM
+from wren.ops.linear_cross_entropy import chunked_linear_cross_entropy
 
 
 def token_losses(model: LM, batch: Batch) -> Tensor:
-    """-log p(target) in nats for every place (B, T), float32; 0 where nothing is learned."""
+    """-log p(target) in nats for every place (B, T), float32; 0 where nothing is learned. Keeps all logits."""
     logits_BTV = model(batch.tokens_BT, positions_BT=batch.positions_BT, documents_BT=batch.documents_BT)
-    losses = F.cross_entropy(
-        logits_BTV.flatten(0, 1).float(), batch.targets_BT.flatten(), ignore_index=IGNORE, reduction="none"
-    )
+    logits = logits_BTV.flatten(0, 1).to(torch.promote_types(logits_BTV.dtype, torch.float32))
+    losses = F.cross_entropy(logits, batch.targets_BT.flatten(), ignore_index=IGNORE, reduction="none")
     return losses.view_as(batch.targets_BT)
 
 
 def cross_entropy(model: LM, batch: Batch) -> Tensor:
-    """The weighted sum of -log p(target) in nats over the learned targets: a scalar.
+    """The weighted sum of -log p(target) in nats over the learned targets: a scalar, float32 at least.
 
-    A sum, since micro-batches and ranks must add up to the loss of the whole global batch.
+    A sum, since micro-batches and ranks must add up to the loss of the whole global batch. The logits are made and
+    used a chunk of tokens at a time: the memory of a step does not grow with the vocabulary.
     """
-    logits_BTV = model(batch.tokens_BT, positions_BT=batch.positions_BT, documents_BT=batch.documents_BT)
-    logits, targets = logits_BTV.flatten(0, 1).float(), batch.targets_BT.flatten()
-    if batch.weights_BT is None:
-        return F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
-    losses = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="none")
-    return torch.dot(losses, batch.weights_BT.flatten().to(losses.dtype))
+    hidden_BTD = model.hidden(batch.tokens_BT, positions_BT=batch.positions_BT, documents_BT=batch.documents_BT)
+    return chunked_linear_cross_entropy(
+        hidden_BTD.flatten(0, 1),
+        model.head.weight,
+        batch.targets_BT.flatten(),
+        None if batch.weights_BT is None else batch.weights_BT.flatten(),
+        model.config.logit_softcap,
+    )

@@ -88,8 +88,8 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x_BTD: Tensor, context: Context) -> Tensor:
-        x_BTD = x_BTD + self.dropout(self.mixer(self.mixer_norm(x_BTD), context))
-        return x_BTD + self.dropout(self.mlp(self.mlp_norm(x_BTD)))
+        x_BTD = x_BTD + self.dropout(self.mixer(_narrow(self.mixer_norm(x_BTD)), context))
+        return x_BTD + self.dropout(self.mlp(_narrow(self.mlp_norm(x_BTD))))
 
 
 class LM(nn.Module):
@@ -211,6 +211,12 @@ class LM(nn.Module):
     def state_bytes(self, context_len: int) -> int:
         """Bytes remembered per sequence after context_len tokens."""
         return sum(m.state_bytes(context_len) for m in self.mixers())
+
+
+def _narrow(x_BTD: Tensor) -> Tensor:
+    """x in autocast's format: cast once, not again by every projection that reads it."""
+    kind = x_BTD.device.type
+    return x_BTD.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x_BTD
 
 
 def _norm(config: ModelConfig) -> nn.Module:

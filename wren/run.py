@@ -68,6 +68,10 @@ class Run:
         rows = [row for row in self.metrics() if row["step"] <= step]
         write_text(self.metrics_path, "".join(json.dumps(row) + "\n" for row in rows))
 
+    def write_sample(self, step: int, texts: list[str]) -> None:
+        """samples/step_<step>.txt: what the model wrote at that step."""
+        write_text(self.path / "samples" / f"step_{step:06d}.txt", "\n\n-----\n\n".join(texts) + "\n")
+
     def log(self, text: str) -> None:
         """A dated line in log.txt."""
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")

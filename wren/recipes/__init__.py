@@ -21,7 +21,11 @@ from wren.train import TrainConfig
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Everything that determines a training run, besides the data; written as config.json."""
+    """Everything that determines a training run; written as config.json.
+
+    data, data_hash: the folder of shards and what identifies their content. time_budget: the seconds that were turned
+    into train.steps by measuring, None = the steps were given.
+    """
 
     recipe: str
     model: ModelConfig
@@ -29,6 +33,9 @@ class RunConfig:
     schedule: ScheduleConfig
     train: TrainConfig
     seed: int = 0
+    data: str = ""
+    data_hash: str = ""
+    time_budget: float | None = None
 
 
 def names() -> list[str]:

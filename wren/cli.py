@@ -1,0 +1,318 @@
+"""`wren <verb>`: argument types and calls, nothing else.
+
+Exit codes: 0 done, 2 a mistake that the printed sentence names, 130 Ctrl-C, 143 SIGTERM. The heavy imports happen
+inside the verbs, so that `--help` answers at once.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import arg
+from tyro.extras import SubcommandApp
+
+from wren.errors import ConfigError, WrenError
+
+app = SubcommandApp()
+tokenizer_app = SubcommandApp()
+app.command(tokenizer_app, name="tokenizer", help="Train, compare and look at tokenizers.")
+
+Device = Annotated[str, arg(help="auto, cpu, cuda, cuda:1 or mps.")]
+Json = Annotated[Path | None, arg(name="json", help="Write the result here for a program to read.")]
+Settings = Annotated[tuple[str, ...], arg(name="set", help="KEY=VALUE ...: dials and keys: depth=6 optimizer.lr=1e-3.")]
+Time = Annotated[str | None, arg(name="time", help="How long to train, such as 90s, 10m or 1h30m.")]
+
+
+@app.command
+def quickstart(
+    corpus: str = "stories",
+    time_: Time = "2m",
+    run: Path | None = None,
+    vocab_size: str = "2048",
+    seed: int = 0,
+    device: Device = "auto",
+    set_: Settings = (),
+    json_: Json = None,
+    dry_run: bool = False,
+) -> int:
+    """The whole path in minutes: text, tokenizer, training, samples and a report.
+
+    Args:
+        corpus: stories (synthetic, made here), shakespeare (38 plays), or a file or folder of your own text.
+        run: The run directory; by default a new one under runs/.
+        vocab_size: Entries of the tokenizer.
+        seed: Seed of the stories, the weights and the order of the data.
+        dry_run: Only say what would be done.
+    """
+    from wren import units
+
+    run = run or _new_run("quickstart", seed)
+    seconds, size = units.seconds(time_ or "2m"), units.count(vocab_size, "vocabulary size")
+    if dry_run:
+        print(f"Would train on {corpus} for {units.duration(seconds)} with {size:,} tokens into {run}.")
+        return 0
+    from wren import quickstart as quick
+
+    return _write(
+        json_,
+        quick.quickstart(run, corpus=corpus, seconds=seconds, vocab_size=size, seed=seed, settings=set_, device=device),
+    )
+
+
+@app.command
+def doctor(json_: Json = None) -> int:
+    """What this machine is, what Wren will use on it, and what to install for more."""
+    from wren import doctor as examination
+
+    lines = examination.examine()
+    examination.show(lines)
+    return _write(json_, examination.as_json(lines))
+
+
+@app.command
+def train(
+    data: Path,
+    recipe: str = "small",
+    run: Path | None = None,
+    steps: int | None = None,
+    tokens: str | None = None,
+    time_: Time = None,
+    seed: int = 0,
+    device: Device = "auto",
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
+    compile: bool = False,
+    micro_batch_size: int | None = None,
+    keep: int = 2,
+    eval_every: int | None = None,
+    sample_every: int | None = None,
+    save_every: int | None = None,
+    sinks: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = (),
+    prompts: tuple[str, ...] = ("The ",),
+    set_: Settings = (),
+    dry_run: bool = False,
+    json_: Json = None,
+) -> int:
+    """Train a recipe on a data folder; the same command again goes on where it stopped.
+
+    Args:
+        data: A folder made by `wren data` or `python download_data.py`.
+        recipe: gpt2, llama, small or tiny; its dials and every key of its config can be changed with --set.
+        run: The run directory; by default runs/<date>-<recipe>-<seed>.
+        steps: Optimizer steps to train; by default the recipe's.
+        tokens: Tokens to train on instead, such as 300M.
+        seed: Seed of the weights and of the order of the data.
+        dtype: Number format of matrix products; auto chooses by the device.
+        compile: Use torch.compile: slower to start, faster to run.
+        micro_batch_size: Rows at once; fewer need less memory and change nothing else.
+        keep: Checkpoints to keep.
+        eval_every: Steps between evaluations, 0 = only at the end; by default the recipe's.
+        sample_every: Steps between samples, 0 = only at the end.
+        save_every: Steps between checkpoints, 0 = only at the end.
+        sinks: Where else the metrics go.
+        prompts: Beginnings of the samples.
+        dry_run: Only say what would be done.
+    """
+    from wren import pretrain as training
+    from wren import units
+    from wren.data.shards import Manifest
+    from wren.recipes import build
+
+    flags = {
+        "train.dtype": dtype,
+        "train.compile": str(compile),
+        "train.keep": str(keep),
+        "train.micro_batch_size": micro_batch_size,
+        "train.eval_every": eval_every,
+        "train.sample_every": sample_every,
+        "train.save_every": save_every,
+        "seed": seed,
+    }
+    settings = [*(f"{key}={value}" for key, value in flags.items() if value is not None), *set_]
+    budget = training.Budget(
+        steps=steps,
+        tokens=units.count(tokens, "number of tokens") if tokens else None,
+        seconds=units.seconds(time_) if time_ else None,
+    )
+    config = build(recipe, vocab_size=Manifest.load(data).vocab_size, settings=settings)
+    run = run or Path("runs") / f"{time.strftime('%Y-%m-%d')}-{recipe}-{config.seed}"
+    if dry_run:
+        print(training.describe(config, data, _run(run), budget, device))
+        return 0
+    result = training.pretrain(config, data, _run(run), budget, device=device, sinks=sinks, prompts=prompts)
+    print(f"{result['bits_per_byte']:.4f} bits per byte on {result['split']}; report: {run / 'report.html'}")
+    return _write(json_, result)
+
+
+@app.command
+def sample(
+    run: Path,
+    prompt: str = "",
+    n: Annotated[int, arg(aliases=("-n",))] = 1,
+    max_tokens: int = 200,
+    temperature: float = 0.8,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+    stop: tuple[str, ...] = (),
+    device: Device = "auto",
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
+    json_: Json = None,
+) -> int:
+    """Let a trained model write, token by token.
+
+    Args:
+        run: The run directory.
+        prompt: What the text begins with; - reads it from standard input.
+        n: How many samples.
+        max_tokens: Tokens at most in each.
+        temperature: 0 = always the likeliest token; higher is more varied.
+        top_k: Draw among the k likeliest tokens only.
+        top_p: Draw among the fewest tokens that together hold probability p.
+        seed: The same seed gives the same text.
+        stop: Texts that end a sample.
+        dtype: Number format of matrix products; auto chooses by the device.
+    """
+    from wren.generate import Sampling, load_run, stream_text
+    from wren.precision import choose_device, choose_precision
+
+    if n < 1:
+        raise ConfigError(f"-n is {n}; it must be at least 1.")
+    sampling = Sampling(max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+    precision = choose_precision(choose_device(device), dtype)
+    loaded = load_run(run, precision.device)
+    prompt = sys.stdin.read() if prompt == "-" else prompt
+    samples = []
+    for row in range(n):
+        if n > 1:
+            print(f"--- sample {row + 1} ---")
+        print(prompt, end="", flush=True)
+        pieces = []
+        for piece in stream_text(loaded, prompt, sampling, precision, stop=stop, row=row):
+            print(piece, end="", flush=True)
+            pieces.append(piece)
+        print()
+        samples.append(prompt + "".join(pieces))
+    return _write(json_, {"step": loaded.step, "samples": samples})
+
+
+@app.command(name="eval")
+def evaluate(
+    run: Path,
+    text: tuple[str, ...],
+    text_key: str = "text",
+    device: Device = "auto",
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
+    json_: Json = None,
+) -> int:
+    """Bits per byte of a trained model on texts.
+
+    Args:
+        run: The run directory.
+        text: Files, folders or globs of text.
+        text_key: The JSON key or parquet column that holds the text.
+        dtype: Number format of matrix products; auto chooses by the device.
+    """
+    from wren.evals.bits_per_byte import evaluate_texts
+    from wren.precision import choose_device, choose_precision
+
+    precision = choose_precision(choose_device(device), dtype)
+    result = evaluate_texts(run, text, text_key, precision)
+    for row in result["texts"]:
+        print(f"{row['bits_per_byte']:.4f} bits per byte  {row['name']}  ({row['bytes']:,} bytes)")
+    if len(result["texts"]) > 1:
+        print(f"{result['bits_per_byte']:.4f} bits per byte  all together")
+    return _write(json_, result)
+
+
+@app.command
+def data(
+    source: tuple[str, ...] = (),
+    out: Path = Path("data/mine"),
+    tokenizer: Path | None = None,
+    vocab_size: str = "32768",
+    val: tuple[str, ...] = (),
+    val_fraction: float = 0.005,
+    mix: str | None = None,
+    text_key: str = "text",
+    tokens: str | None = None,
+    shard_tokens: str = "16M",
+    dedup: Literal["none", "exact", "near"] = "none",
+    decontaminate: tuple[str, ...] = (),
+    strict: bool = False,
+    fresh: bool = False,
+    workers: int | None = None,
+    dry_run: bool = False,
+    json_: Json = None,
+) -> int:
+    """Turn text into token shards; interrupt it anywhere, the same command goes on.
+
+    Args:
+        source: Files, folders, globs or - (standard input): .txt, .jsonl, .parquet, each plain, .gz or .zst.
+        out: The folder for shards, manifest and tokenizer.
+        tokenizer: A tokenizer.json to use; by default one is trained on the first part of the text.
+        vocab_size: Entries of a new tokenizer.
+        val: Files of the validation split; by default a part is chosen by the content of each document.
+        val_fraction: Share of the documents that become the validation split when --val is not given.
+        mix: Sources with weights instead of --source, such as a.jsonl:0.7,b.jsonl:0.3.
+        text_key: The JSON key or parquet column that holds the text.
+        tokens: Stop after about so many training tokens, such as 300M.
+        shard_tokens: Tokens in a shard.
+        dedup: Remove documents that are exact copies, or also near ones (MinHash; needs the dedup extra).
+        decontaminate: Evaluation files whose text must not be in the training documents.
+        strict: Refuse broken UTF-8 instead of replacing and counting it.
+        fresh: Begin anew although the folder holds other or unfinished shards.
+        workers: Processes that tokenize; by default one a core.
+        dry_run: Only say what would be done.
+    """
+    raise NotImplementedError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one verb and returns the exit code."""
+    from wren.files import describe
+
+    try:
+        return app.cli(prog="wren", args=arguments) or 0
+    except KeyboardInterrupt:
+        print("wren: Interrupted.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone: no second complaint
+        return 141
+    except WrenError as error:
+        print(f"wren: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"wren: {describe(error)}", file=sys.stderr)
+        return 2
+
+
+def _run(path: Path) -> Any:
+    from wren.run import Run
+
+    return Run(path)
+
+
+def _new_run(name: str, seed: int) -> Path:
+    """A run directory of today that is not complete yet: one that was interrupted goes on, else a new one."""
+    base = Path("runs") / f"{time.strftime('%Y-%m-%d')}-{name}-{seed}"
+    path, number = base, 2
+    while (path / "result.json").exists():
+        path, number = base.with_name(f"{base.name}-{number}"), number + 1
+    return path
+
+
+def _write(path: Path | None, result: dict[str, Any]) -> int:
+    if path is not None:
+        from wren.files import write_json
+
+        write_json(path, json.loads(json.dumps(result, default=str)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

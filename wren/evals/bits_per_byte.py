@@ -1,0 +1,94 @@
+"""Bits per byte: how many bits a model needs for one byte of text, comparable between vocabularies and compressors.
+
+    bits_per_byte = sum of -log2 p(token) over the text's tokens / number of UTF-8 bytes of these tokens
+
+Special tokens (document starts) stand for no text: they are read but neither scored nor counted. Texts are laid end
+to end, each behind its document start, and cut into windows of the context length; the first tokens of a window have
+little context, so the figure is a slight over-estimate, the same for every model of that context length.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wren.batch import IGNORE, Batch
+from wren.data.loader import TokenStream
+from wren.data.sources import Source, open_sources
+from wren.errors import DataError
+from wren.generate import load_run
+from wren.loss import token_losses
+from wren.model import LM
+from wren.precision import Precision
+from wren.run import Run
+from wren.tokenizer import Tokenizer
+
+
+@torch.no_grad()
+def bits_per_byte(
+    model: LM, batches: Iterable[Batch], token_bytes_V: np.ndarray, precision: Precision
+) -> dict[str, float]:
+    """bits_per_byte, loss (nats per scored token), tokens, bytes over the batches; raises DataError for no text."""
+    model.eval()
+    sizes_V = torch.from_numpy(token_bytes_V)
+    nats = torch.zeros((), dtype=torch.float64)
+    num_bytes = num_tokens = 0
+    for batch in batches:
+        bytes_BT = _text_bytes(batch.targets_BT, sizes_V)
+        with precision.context():
+            losses_BT = token_losses(model, batch.to(precision.device))
+        nats += torch.where(bytes_BT > 0, losses_BT.cpu().double(), 0.0).sum()
+        num_bytes += int(bytes_BT.sum())
+        num_tokens += int((bytes_BT > 0).sum())
+    if num_bytes == 0:
+        raise DataError("There is no text to evaluate on; give a longer file or a data folder with a validation split.")
+    total = float(nats)
+    return {
+        "bits_per_byte": total / math.log(2) / num_bytes,
+        "loss": total / num_tokens,
+        "tokens": num_tokens,
+        "bytes": num_bytes,
+    }
+
+
+def _text_bytes(targets_BT: Tensor, sizes_V: Tensor) -> Tensor:
+    """Bytes of text each target stands for; 0 for what is not scored."""
+    return torch.where(targets_BT == IGNORE, 0, sizes_V[targets_BT.clamp(min=0)])
+
+
+def evaluate_texts(run: Path | str, paths: Sequence[str], text_key: str, precision: Precision) -> dict[str, Any]:
+    """Bits per byte of a run's model on files: {"bits_per_byte", "loss", ..., "texts": [{"name", ...}]}.
+
+    Each named path is one text: its documents end to end, in windows of the length the model was trained on.
+    """
+    loaded = load_run(run, precision.device)
+    context_len = Run(run).config()["train"]["context_len"]
+    token_bytes_V = loaded.tokenizer.token_bytes()
+    rows = []
+    for source in open_sources(paths, text_key=text_key):
+        stream = TokenStream([_tokens(source, loaded.tokenizer)], loaded.tokenizer.document_id, context_len)
+        batches = stream.batches_in_order(max(1, 4096 // context_len))
+        rows.append({"name": source.name, **bits_per_byte(loaded.model, batches, token_bytes_V, precision)})
+    num_bytes, num_tokens = (sum(row[key] for row in rows) for key in ("bytes", "tokens"))
+    return {
+        "bits_per_byte": sum(row["bits_per_byte"] * row["bytes"] for row in rows) / num_bytes,
+        "loss": sum(row["loss"] * row["tokens"] for row in rows) / num_tokens,
+        "tokens": num_tokens,
+        "bytes": num_bytes,
+        "step": loaded.step,
+        "texts": rows,
+    }
+
+
+def _tokens(source: Source, tokenizer: Tokenizer) -> np.ndarray:
+    """All documents of a source, each behind its document start."""
+    pieces = [
+        np.array([tokenizer.document_id, *tokenizer.encode(text)], dtype=np.uint32)
+        for part in source.parts()
+        for text in part.documents()
+    ]
+    return np.concatenate(pieces) if pieces else np.empty(0, dtype=np.uint32)

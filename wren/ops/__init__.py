@@ -1,0 +1,1 @@
+"""What mixers compute: in each folder naive.py is the truth, and what stands beside it is the speed."""

