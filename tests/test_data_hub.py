@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from hub_server import Fault, Hub, git_sha1
 
 from wren.data.hub import HubSource
 from wren.data.hub_client import HubClient, RemoteFile, Retry, Stopped
-from wren.data.hub_locate import Wanted, choose_files, locate, look_up
+from wren.data.hub_locate import Located, Wanted, choose_files, look_up, pin, pinned
 from wren.errors import ConfigError, DataError, NetworkError
 
 QUICK = Retry(attempts=4, first_s=0.001, longest_s=0.002)
@@ -381,6 +382,12 @@ def test_a_wrong_name_is_refused_before_anything_is_asked(name: str) -> None:
         Wanted(repo=name)
 
 
+def locate(client: HubClient, wanted: Wanted, out: Path) -> Located:
+    located = pinned(wanted, out) or look_up(client, wanted)
+    pin(located, out)
+    return located
+
+
 def test_the_commit_is_pinned_even_when_main_moves(client: HubClient, hub: Hub, tmp_path: Path) -> None:
     wanted = Wanted(repo=REPO, config="sample-10BT")
     first = locate(client, wanted, tmp_path)
@@ -388,6 +395,7 @@ def test_the_commit_is_pinned_even_when_main_moves(client: HubClient, hub: Hub, 
     hub.repos[REPO].commit({"sample/10BT/new.parquet": parquet(["new"])})
     assert locate(client, wanted, tmp_path) == first
     assert len(hub.log) == asked, "a pinned dataset needs no network"
+    assert pinned(replace(wanted, revision=first.revision), tmp_path) == first
     with pytest.raises(ConfigError, match=r"with column=text \(not body\); choose another --out"):
         locate(client, Wanted(repo=REPO, config="sample-10BT", column="body"), tmp_path)
     (tmp_path / "hub.json").write_text("{}")
@@ -408,7 +416,7 @@ def raw(tmp_path: Path) -> list[str]:
 
 def test_parts_give_every_text_in_order_and_leave_no_more_than_needed(client: HubClient, tmp_path: Path) -> None:
     most = 0
-    with source(client, tmp_path, ahead=1) as data:
+    with source(client, tmp_path, ahead=1, keep_spent=0) as data:
         assert data.name == "hub:someone/texts/sample-10BT/train"
         for number, part in enumerate(data.parts()):
             assert part.name == sorted(FILES)[number]
@@ -444,7 +452,7 @@ def test_a_raw_file_that_was_damaged_on_the_disk_is_fetched_anew(client: HubClie
 
 
 def test_a_removed_part_can_be_asked_for_again(client: HubClient, hub: Hub, tmp_path: Path) -> None:
-    with source(client, tmp_path, ahead=0) as data:
+    with source(client, tmp_path, ahead=0, keep_spent=0) as data:
         parts = data.parts()
         for number in (0, 1, 2, 0, 4):
             assert list(parts[number].documents()) == texts(number)

@@ -48,10 +48,12 @@ def save(
     with disk_errors(final):
         try:
             _write(temporary, model, optimizer, {**state, "step": step})
-            if final.exists():  # a damaged one of the same step
-                shutil.rmtree(final)
+            if final.exists():  # a damaged one of the same step: out of the way first, a folder is never overwritten
+                os.replace(final, aside := folder / f".{final.name}.old.tmp")
+                shutil.rmtree(aside, ignore_errors=True)
             os.replace(temporary, final)
             fsync_dir(folder)
+            fsync_dir(folder.parent)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
@@ -104,16 +106,16 @@ def verify(path: Path) -> str | None:
         for name in (_MODEL, _OPTIMIZER):
             if state["sha256"][name] != sha256_file(path / name):
                 return f"{name} does not match its checksum"
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return (
-            f"{_STATE if isinstance(error, (ValueError, KeyError, TypeError)) else 'a file'} cannot be read ({error})"
-        )
+    except OSError as error:
+        return f"{Path(error.filename or path).name} cannot be read: {error.strerror}"
+    except (ValueError, KeyError, TypeError) as error:
+        return f"{_STATE} is not what was written ({type(error).__name__}: {error})"
     return None
 
 
-def load(path: Path) -> Checkpoint:
-    """Reads one checkpoint; raises CheckpointError when it is damaged."""
-    fault = verify(path)
+def load(path: Path, *, verified: bool = False) -> Checkpoint:
+    """Reads one checkpoint; raises CheckpointError when it is damaged. verified: its checksums were just compared."""
+    fault = None if verified else verify(path)
     if fault is not None:
         raise CheckpointError(f"Checkpoint {path} is damaged: {fault}. Delete it to go on from the one before it.")
     state = json.loads((path / _STATE).read_text(encoding="utf-8"))
@@ -128,7 +130,7 @@ def newest_good(folder: Path) -> tuple[Path | None, list[str]]:
         fault = verify(path)
         if fault is None:
             return path, warnings
-        warnings.append(f"Checkpoint {path} is damaged ({fault}); the one before it is used.")
+        warnings.append(f"Checkpoint {path} is damaged ({fault}); the newest good one before it is used instead.")
     return None, warnings
 
 
@@ -136,6 +138,11 @@ def prune(folder: Path, keep: int) -> None:
     """Deletes all but the newest `keep` checkpoints, and what a crash left under temporary names."""
     for step in steps(folder)[:-keep]:
         shutil.rmtree(folder / f"step_{step:06d}", ignore_errors=True)
+    clean(folder)
+
+
+def clean(folder: Path) -> None:
+    """Deletes what a crash left under temporary names; nobody else may be writing here (Run.lock)."""
     for leftover in folder.glob(".step_*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)
 

@@ -235,7 +235,7 @@ def data(
     tokenizer: Path | None = None,
     vocab_size: str = "32768",
     val: tuple[str, ...] = (),
-    val_fraction: float = 0.005,
+    val_fraction: float | None = None,
     mix: str | None = None,
     text_key: str = "text",
     tokens: str | None = None,
@@ -245,7 +245,6 @@ def data(
     strict: bool = False,
     fresh: bool = False,
     workers: int | None = None,
-    dry_run: bool = False,
     json_: Json = None,
 ) -> int:
     """Turn text into token shards; interrupt it anywhere, the same command goes on.
@@ -256,7 +255,7 @@ def data(
         tokenizer: A tokenizer.json to use; by default one is trained on the first part of the text.
         vocab_size: Entries of a new tokenizer.
         val: Files of the validation split; by default a part is chosen by the content of each document.
-        val_fraction: Share of the documents that become the validation split when --val is not given.
+        val_fraction: Share of the documents held out when --val is not given; by default 0.005.
         mix: Sources with weights instead of --source, such as a.jsonl:0.7,b.jsonl:0.3.
         text_key: The JSON key or parquet column that holds the text.
         tokens: Stop after about so many training tokens, such as 300M.
@@ -266,9 +265,136 @@ def data(
         strict: Refuse broken UTF-8 instead of replacing and counting it.
         fresh: Begin anew although the folder holds other or unfinished shards.
         workers: Processes that tokenize; by default one a core.
-        dry_run: Only say what would be done.
     """
-    raise NotImplementedError
+    from wren import units
+    from wren.data.prepare import prepare
+    from wren.data.shards import MANIFEST
+    from wren.data.show import DataDisplay, summary
+    from wren.data.sources import StdinSource, open_sources, parse_mix
+    from wren.files import read_json
+    from wren.tokenizer import Tokenizer
+
+    if bool(source) == bool(mix):
+        raise ConfigError("Give either --source PATH... or --mix PATH:WEIGHT,...; exactly one of them.")
+    pairs = parse_mix(mix) if mix else [(path, 1.0) for path in source]
+    stdin = StdinSource(sys.stdin.buffer, out, text_key, strict)
+    sources = open_sources([path for path, _ in pairs], text_key=text_key, strict=strict, stdin=stdin)
+    with DataDisplay() as display:
+        manifest = prepare(
+            sources,
+            out,
+            tokenizer=Tokenizer.load(tokenizer) if tokenizer else None,
+            vocab_size=units.count(vocab_size, "vocabulary size"),
+            val_sources=open_sources(val, text_key=text_key, strict=strict),
+            val_fraction=val_fraction,
+            max_tokens=units.count(tokens, "number of tokens") if tokens else None,
+            shard_tokens=units.count(shard_tokens, "number of tokens"),
+            weights=[weight for _, weight in pairs] if mix else None,
+            dedup=dedup,
+            decontaminate=decontaminate,
+            workers=workers,
+            fresh=fresh,
+            progress=display.update,
+            say=display.say,
+        )
+    print(summary(manifest, out))
+    return _write(json_, read_json(out / MANIFEST))
+
+
+@tokenizer_app.command(name="train")
+def tokenizer_train(
+    source: tuple[str, ...],
+    vocab_size: str = "32768",
+    out: Path = Path("tokenizer.json"),
+    text_key: str = "text",
+    max_bytes: str | None = None,
+    json_: Json = None,
+) -> int:
+    """Train a byte-level BPE tokenizer and save it as a Hugging Face tokenizer.json.
+
+    Args:
+        source: Files, folders or globs of text.
+        vocab_size: Entries, special tokens included: 258 to 200,000.
+        out: Where the tokenizer is saved.
+        text_key: The JSON key or parquet column that holds the text.
+        max_bytes: Read at most so much text, such as 500M; by default all of it.
+    """
+    from wren import units
+    from wren.data.sources import open_sources, texts_of
+    from wren.tokenizer import Tokenizer
+
+    start = time.perf_counter()
+    size = units.count(vocab_size, "vocabulary size")
+    limit = units.count(max_bytes, "number of bytes") if max_bytes else None
+    trained = Tokenizer.train(texts_of(open_sources(source, text_key=text_key)), size, max_bytes=limit)
+    trained.save(out)
+    seconds = time.perf_counter() - start
+    print(f"{out}: {trained.vocab_size:,} entries, trained in {units.duration(seconds)}.")
+    return _write(json_, {"vocab_size": trained.vocab_size, "fingerprint": trained.fingerprint(), "seconds": seconds})
+
+
+@tokenizer_app.command(name="compare")
+def tokenizer_compare(
+    source: tuple[str, ...],
+    sizes: str = "1k,2k,4k,8k,16k,32k,64k",
+    dim: int = 768,
+    depth: int = 12,
+    tied: bool = True,
+    text_key: str = "text",
+    max_bytes: str = "64M",
+    plot: Path | None = None,
+    json_: Json = None,
+) -> int:
+    """Train tokenizers of several sizes on one sample and compare what they cost.
+
+    Args:
+        source: Files, folders or globs of text.
+        sizes: Vocabulary sizes, such as 1k,4k,32768.
+        dim: Width of the model they are compared for.
+        depth: Layers of that model.
+        tied: Whether its head shares the embedding.
+        text_key: The JSON key or parquet column that holds the text.
+        max_bytes: Size of the sample.
+        plot: Draw the table into this .png.
+    """
+    from rich.console import Console
+
+    from wren import units
+    from wren.data.sources import open_sources, texts_of
+    from wren.tokenizer import compare
+
+    rows = compare.compare(
+        texts_of(open_sources(source, text_key=text_key)),
+        compare.parse_sizes(sizes),
+        dim=dim,
+        depth=depth,
+        tied=tied,
+        max_bytes=units.count(max_bytes, "number of bytes"),
+        on_row=lambda row: print(f"{row.vocab_size:,} entries: {row.bytes_per_token:.3f} bytes per token", flush=True),
+    )
+    Console().print(compare.table(rows))
+    if plot is not None:
+        compare.plot(rows, plot)
+        print(f"Drawn into {plot}.")
+    return _write(json_, {"sizes": compare.to_json(rows)})
+
+
+@tokenizer_app.command(name="show")
+def tokenizer_show(tokenizer: Path, text: str = "The wren sings: 3.14159 times louder than 1,000 others!") -> int:
+    """Look at a text through a tokenizer, token by token.
+
+    Args:
+        tokenizer: A tokenizer.json, or a run or data folder that holds one.
+        text: The text; - reads it from standard input.
+    """
+    from rich.console import Console
+
+    from wren.tokenizer import Tokenizer
+    from wren.tokenizer.compare import show
+
+    path = tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer
+    show(Tokenizer.load(path), sys.stdin.read() if text == "-" else text, Console())
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -108,9 +108,6 @@ def generate(
     alive_B = torch.ones(len(prompts), dtype=torch.bool)
     for step in range(sampling.max_tokens):
         with precision.context():
-            if step:
-                inputs_B1 = next_B.clamp(min=0).to(device)[:, None]  # noqa: F821 - set in the step before
-                last_BD = model.hidden(inputs_B1, state=state)[:, -1]
             logits_BV = model.logits(last_BD)
         next_B = draw(logits_BV.float().cpu(), sampling, generators, vocab_size)
         if stop_ids:
@@ -119,6 +116,9 @@ def generate(
         if not alive_B.any():
             return
         yield next_B
+        if step + 1 < sampling.max_tokens:
+            with precision.context():
+                last_BD = model.hidden(next_B.clamp(min=0).to(device)[:, None], state=state)[:, -1]
 
 
 def draw(
@@ -171,14 +171,15 @@ def stream_text(
 
 
 def until_stop(pieces: Iterator[str], stop: Sequence[str]) -> Iterator[str]:
-    """The pieces up to the first stop string; text that may be the beginning of one is held back until it is clear."""
+    """The pieces up to the stop string that is complete first; what may be the beginning of one is held back."""
     held = ""
     for piece in pieces:
         held += piece
-        ends = [held.find(text) for text in stop if text and text in held]
-        if ends:
-            if held[: min(ends)]:
-                yield held[: min(ends)]
+        found = [(held.find(text) + len(text), held.find(text)) for text in stop if text and text in held]
+        if found:
+            _, start = min(found)
+            if start:
+                yield held[:start]
             return
         keep = max((n for text in stop for n in range(1, len(text)) if held.endswith(text[:n])), default=0)
         if len(held) > keep:

@@ -44,20 +44,35 @@ def choose_device(name: str = "auto") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"Device '{name}' is unknown; use auto, cpu, cuda, cuda:1 or mps.") from error
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise ConfigError(f"Device '{name}' is unknown; use auto, cpu, cuda, cuda:1 or mps.")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError("No CUDA GPU can be used here; run `wren doctor` to see why, or use --device cpu.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise ConfigError(f"Device '{name}' is not there; the GPUs here are cuda:0 to cuda:{count - 1}.")
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigError("No Apple GPU can be used here; use --device cpu.")
     return device
 
 
-def choose_precision(device: torch.device, dtype: DTypeName = "auto") -> Precision:
-    """The number format for a device, or the one asked for; raises ConfigError for one the device lacks."""
-    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
+def choose_precision(
+    device: torch.device,
+    dtype: DTypeName = "auto",
+    *,
+    capability: tuple[int, int] | None = None,
+    cpu_bf16: bool | None = None,
+) -> Precision:
+    """The number format for a device, or the one asked for; raises ConfigError for one the device lacks.
+
+    capability, cpu_bf16: what the GPU or the CPU can do; None = asked of the device itself.
+    """
+    if device.type == "cuda" and capability is None:
+        capability = torch.cuda.get_device_capability(device)
     if dtype == "auto":
-        return _automatic(device, capability)
+        return _automatic(device, capability, cpu_has_bf16() if cpu_bf16 is None else cpu_bf16)
     if dtype == "bf16" and capability is not None and capability < (8, 0):
         raise ConfigError(
             f"bf16 needs a GPU of compute capability 8.0 or newer; this one is {_dots(capability)}. Use fp16 or auto."
@@ -65,7 +80,7 @@ def choose_precision(device: torch.device, dtype: DTypeName = "auto") -> Precisi
     return Precision(device=device, autocast=_DTYPES[dtype], why="asked for")
 
 
-def _automatic(device: torch.device, capability: tuple[int, int] | None) -> Precision:
+def _automatic(device: torch.device, capability: tuple[int, int] | None, cpu_bf16: bool) -> Precision:
     if capability is not None:
         if capability >= (8, 0):
             why = f"compute capability {_dots(capability)} has bf16 tensor cores"
@@ -75,7 +90,7 @@ def _automatic(device: torch.device, capability: tuple[int, int] | None) -> Prec
             return Precision(device=device, autocast=torch.float16, why=why)
         why = f"compute capability {_dots(capability)} has neither fast fp16 nor bf16"
         return Precision(device=device, autocast=None, why=why)
-    if device.type == "cpu" and cpu_has_bf16():
+    if device.type == "cpu" and cpu_bf16:
         return Precision(device=device, autocast=torch.bfloat16, why="the CPU multiplies bf16 matrices natively")
     return Precision(device=device, autocast=None, why="no faster format is known to be safe here")
 
@@ -85,10 +100,20 @@ def cpu_has_bf16() -> bool:
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
+def has_native_bf16(device: torch.device) -> bool:
+    """Whether a matrix product in bf16 on this device is no slower than one in fp32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and cpu_has_bf16()
+
+
 def _dots(capability: tuple[int, int]) -> str:
     return f"{capability[0]}.{capability[1]}"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that the accelerator's memory is used up."""
-    return isinstance(error, torch.OutOfMemoryError)
+    """Whether an exception says that the device's memory is used up; only CUDA has a class of its own for it."""
+    texts = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
+    )

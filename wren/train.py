@@ -1,37 +1,38 @@
 """The one training loop: pretraining, fine-tuning and policy gradient differ in their batches and their loss.
 
-A step's loss is the sum over the learned targets of the whole global batch divided by their number, so that neither
-micro-batches nor packing change it. A checkpoint is saved before every evaluation, on Ctrl-C and on SIGTERM; resuming
-from it gives the same numbers as never having stopped.
+A checkpoint is saved before every evaluation, on Ctrl-C and on SIGTERM; resuming from it gives the same numbers as
+never having stopped. One step is in step.py, what a checkpoint holds in resume.py, the signals in interrupt.py.
 """
 
-import contextlib
-import math
-import signal
-import threading
+import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Set
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from wren import checkpoint
-from wren.batch import Batch
 from wren.errors import ConfigError, DiskError, DivergedError
+from wren.interrupt import Interrupted, Signals, Stopped
 from wren.model import LM
 from wren.optim.optimizer import Optimizer
 from wren.optim.schedule import ScheduleConfig
-from wren.precision import DTypeName, Precision, is_out_of_memory
+from wren.precision import DTypeName, Precision
+from wren.resume import Batches, Progress, TrainState, kept_rng, last_good
 from wren.run import Run
+from wren.step import Loss, Step, compiled
+
+Row = dict[str, Any]
+Callback = Callable[[int], Row]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """batch_size: rows of context_len tokens in one optimizer step. micro_batch_size: rows at once, None = all.
 
-    eval_every, sample_every, save_every: in steps, 0 = only at the end. keep: checkpoints kept.
+    grad_clip: the largest gradient norm, 0 = any. eval_every, sample_every, save_every: in steps, 0 = only at the end.
+    keep: checkpoints kept. max_bad_steps: steps in a row without a finite loss or gradient before training stops.
     """
 
     steps: int
@@ -49,43 +50,12 @@ class TrainConfig:
     max_bad_steps: int = 5
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "context_len", "keep"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"train.{name} is {getattr(self, name)}; it must be at least 1.")
-        if self.micro_batch_size is not None and self.micro_batch_size < 1:
-            raise ConfigError(f"train.micro_batch_size is {self.micro_batch_size}; it must be at least 1.")
-
-
-class Batches(Protocol):
-    """An endless source of batches that can say where it is and be put back there."""
-
-    def next_batch(self) -> Batch: ...
-    def state(self) -> dict[str, Any]: ...
-    def load_state(self, state: dict[str, Any]) -> None: ...
-
-
-@dataclass
-class Progress:
-    """Where a run is; saved with every checkpoint. seconds: in steps only, without evaluation and saving."""
-
-    step: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    skipped: int = 0
-    bad_in_a_row: int = 0
-    micro_batch_size: int = 0
-
-
-class Interrupted(Exception):
-    """Ctrl-C or SIGTERM arrived; the run was saved at `step`."""
-
-    def __init__(self, step: int, signal_number: int):
-        super().__init__(f"Interrupted; saved at step {step}.")
-        self.step, self.signal_number = step, signal_number
-
-
-Loss = Callable[[LM, Batch], Tensor]
-Callback = Callable[[int], dict[str, Any]]
+        least = {"steps": 1, "batch_size": 1, "context_len": 1, "micro_batch_size": 1, "grad_clip": 0}
+        least |= {"eval_every": 0, "eval_tokens": 1, "sample_every": 0, "save_every": 0, "keep": 1, "max_bad_steps": 1}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if value is not None and not value >= bound:
+                raise ConfigError(f"train.{name} is {value}; it must be at least {bound}.")
 
 
 def train(
@@ -100,194 +70,164 @@ def train(
     *,
     evaluate: Callback | None = None,
     sample: Callback | None = None,
-    watch: Callable[[Progress, dict[str, Any]], None] = lambda progress, row: None,
+    watch: Callable[[Progress, Row], None] = lambda progress, row: None,
     say: Callable[[str], None] = print,
 ) -> Progress:
     """Trains until config.steps, going on from the newest good checkpoint of `run` if there is one.
 
-    loss: gives the weighted sum over a batch. evaluate, sample: called with the step, their result joins the metrics.
-    watch: sees every row of metrics. Raises Interrupted, DivergedError.
+    loss: gives the weighted sum over a batch. evaluate, sample: called with the step, their result joins the metrics;
+    what they draw from torch's generators is put back. watch: sees every row of metrics. Raises Interrupted,
+    DivergedError, CheckpointError (of another model or other data), ConfigError (no memory for one row), DiskError
+    (the last checkpoint could not be written).
     """
     scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.scaler)
-    progress = _resume(model, optimizer, batches, scaler, run, say)
+    state = TrainState(model, optimizer, batches, scaler, precision.device)
+    keeper = _Keeper(state, run, config, {"eval": evaluate, "sample": sample}, watch, say)
+    done = keeper.resume()
+    progress = state.progress
     progress.micro_batch_size = progress.micro_batch_size or config.micro_batch_size or config.batch_size
-    loop = _Loop(model, optimizer, batches, loss, run, config, schedule, precision, scaler, progress, say)
-    callbacks = {"eval": (evaluate, config.eval_every), "sample": (sample, config.sample_every)}
-    done = {row["step"] for row in run.metrics() if row.get("kind") == "eval"}
-
-    def call_back() -> None:
-        for kind, (callback, every) in callbacks.items():
-            if callback is not None and _due(progress.step, every, config.steps) and progress.step not in done:
-                row = {"step": progress.step, "kind": kind, **callback(progress.step)}
-                run.log_metrics(row)
-                watch(progress, row)
-
-    with _signals() as caught:
-        if progress.step:
-            call_back()  # the run may have been killed between saving and evaluating
+    step = Step(state, compiled(loss) if config.compile else loss, precision, config.grad_clip, say)
+    with Signals() as signals:
+        if progress.step:  # the run may have been killed between saving and evaluating
+            keeper.call_back(signals, done)
         while progress.step < config.steps:
-            row = loop.step()
-            run.log_metrics(row)
-            watch(progress, row)
-            evaluates = any(
-                c is not None and _due(progress.step, every, config.steps) for c, every in callbacks.values()
-            )
-            if caught or evaluates or _due(progress.step, config.save_every, config.steps):
-                loop.save(final=bool(caught) or progress.step == config.steps)
-            if caught:
-                raise Interrupted(progress.step, caught[0])
-            call_back()
+            keeper.record(step(schedule.factor(progress.step, config.steps)))
+            if progress.bad_in_a_row >= config.max_bad_steps:
+                raise DivergedError(
+                    f"The loss or its gradient was not finite for {progress.bad_in_a_row} steps in a row (to step "
+                    f"{progress.step}); {last_good(run)} Lower the learning rate, or use --dtype fp32."
+                )
+            if signals.number is not None or keeper.saves_now():
+                keeper.save(final=signals.number is not None or progress.step == config.steps)
+            if signals.number is not None:
+                raise Interrupted(progress.step, signals.number)
+            keeper.call_back(signals)
+        if signals.number is not None:  # it came between the last step's end and here
+            raise Interrupted(progress.step, signals.number)
     return progress
 
 
-def _due(step: int, every: int, steps: int) -> bool:
-    return step == steps or (every > 0 and step % every == 0)
-
-
 @dataclass
-class _Loop:
-    model: LM
-    optimizer: Optimizer
-    batches: Batches
-    loss: Loss
+class _Keeper:
+    """The run directory's side of the loop: checkpoints, metrics and callbacks, and what to do when the disk is full."""
+
+    state: TrainState
     run: Run
     config: TrainConfig
-    schedule: ScheduleConfig
-    precision: Precision
-    scaler: torch.amp.GradScaler
-    progress: Progress
+    callbacks: dict[str, Callback | None]
+    watch: Callable[[Progress, Row], None]
     say: Callable[[str], None]
+    saved_step: int = 0
+    warned: bool = False
 
-    def step(self) -> dict[str, Any]:
-        """One optimizer step on one global batch; returns its row of metrics."""
-        start = time.perf_counter()
-        progress = self.progress
-        factor = self.schedule.factor(progress.step, self.config.steps)
-        self.optimizer.set_factor(factor)
-        self.model.train()
-        batch = self.batches.next_batch()
-        num_targets = batch.num_targets()
-        loss = self._backward(batch, num_targets)
-        for part in self.optimizer.parts:
-            self.scaler.unscale_(part)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.optimizer.params(), self.config.grad_clip))
-        self._update(loss, norm)
-        progress.step += 1
-        progress.tokens += num_targets
-        seconds = time.perf_counter() - start
-        progress.seconds += seconds
-        row = {"step": progress.step, "kind": "train", "loss": loss, "grad_norm": norm, "factor": factor}
-        return {
-            **row,
-            "tokens": progress.tokens,
-            "seconds": progress.seconds,
-            "tokens_per_second": num_targets / seconds,
-        }
+    def resume(self) -> set[tuple[str, int]]:
+        """Restores the newest good checkpoint, if there is one; returns the callbacks (kind, step) done already."""
+        folder = self.run.checkpoints_path
+        path, warnings = checkpoint.newest_good(folder)
+        for warning in warnings:
+            self.say(f"Warning: {warning}")
+        if path is not None:
+            self.state.restore(checkpoint.load(path, verified=True))
+            self.saved_step = self.state.progress.step
+            self.say(f"Resuming from {path}.")
+        elif warnings:
+            self.say("Warning: no good checkpoint is left; training begins anew.")
+        checkpoint.clean(folder)
+        self.run.rewind_metrics(self.saved_step)
+        return {(row["kind"], row["step"]) for row in self.run.metrics() if "kind" in row}
 
-    def _backward(self, batch: Batch, num_targets: int) -> float:
-        """Gradients of the mean loss over the global batch, and that loss; halves the micro-batch when memory ends."""
-        while True:
-            size = self.progress.micro_batch_size
-            self.optimizer.zero_grad()
-            try:
-                total = torch.zeros((), device=self.precision.device)
-                for start in range(0, len(batch.tokens_BT), size):
-                    micro = batch.rows(start, start + size).to(self.precision.device)
-                    with self.precision.context():
-                        loss = self.loss(self.model, micro) / max(num_targets, 1)
-                    self.scaler.scale(loss).backward()
-                    total += loss.detach()
-                return float(total)
-            except RuntimeError as error:
-                if not is_out_of_memory(error) or size == 1:
-                    raise
-            self.progress.micro_batch_size = max(1, size // 2)
-            if self.precision.device.type == "cuda":
-                torch.cuda.empty_cache()
-            self.say(
-                f"Out of memory: the micro-batch is now {size // 2} rows instead of {size}; the batch is the same."
-            )
-
-    def _update(self, loss: float, norm: float) -> None:
-        """Steps the optimizers, or skips the step when the loss or the gradient is not finite."""
-        progress = self.progress
-        finite = math.isfinite(loss) and math.isfinite(norm)
-        if finite or self.precision.scaler:  # the scaler skips an overflow by itself and lowers its scale
-            for part in self.optimizer.parts:
-                self.scaler.step(part)
-        self.scaler.update()
-        progress.skipped += not finite
-        # an overflow of scaled fp16 gradients is routine; a loss that is not finite is not
-        bad = not math.isfinite(loss) or (not finite and not self.precision.scaler)
-        progress.bad_in_a_row = progress.bad_in_a_row + 1 if bad else 0
-        if progress.bad_in_a_row >= self.config.max_bad_steps:
-            good, _ = checkpoint.newest_good(self.run.checkpoints_path)
-            raise DivergedError(
-                f"The loss was not finite for {progress.bad_in_a_row} steps in a row (step {progress.step + 1}); the "
-                f"last good checkpoint is {good or 'none'}. Lower the learning rate, or use --dtype fp32."
-            )
+    def saves_now(self) -> bool:
+        """Whether this step ends with a checkpoint: every evaluation and sample has one before it."""
+        return self._due(self.config.save_every) or any(self._due_callbacks())
 
     def save(self, *, final: bool) -> None:
         """A checkpoint of now; a full disk in mid-run is a warning, at the end an error."""
-        tensors = {**self.optimizer.tensors(), "rng/cpu": torch.get_rng_state()}
-        if self.precision.device.type == "cuda":
-            tensors["rng/cuda"] = torch.cuda.get_rng_state(self.precision.device)
-        state = {"progress": vars(self.progress), "batches": self.batches.state(), "scaler": self.scaler.state_dict()}
-        folder, step = self.run.checkpoints_path, self.progress.step
         try:
-            checkpoint.save(folder, step, checkpoint.weights(self.model), tensors, state)
+            self.state.save(self.run, self.config.keep)
+            self.saved_step = self.state.progress.step
         except DiskError as error:
             if final:
                 raise
             self.say(f"Warning: {error} Training goes on; the checkpoint before it is kept.")
-            return
-        checkpoint.prune(folder, self.config.keep)
+
+    def record(self, row: Row) -> None:
+        """Adds a row to the metrics; a disk without room for it is told once and stops nothing."""
+        try:
+            self.run.log_metrics(row)
+        except DiskError as error:
+            if not self.warned:
+                self.say(f"Warning: {error} Training goes on without writing metrics until there is room.")
+            self.warned = True
+        self.watch(self.state.progress, row)
+
+    def call_back(self, signals: Signals, done: Set[tuple[str, int]] = frozenset()) -> None:
+        """Evaluates and samples where that is due; a signal cuts it short and raises Interrupted."""
+        step = self.state.progress.step
+        for kind, callback in self._due_callbacks().items():
+            if (kind, step) in done:
+                continue
+            try:
+                with signals.at_once(), kept_rng(self.state.device):  # a resumed run may skip it: it leaves no trace
+                    row = {"step": step, "kind": kind, **callback(step)}
+            except Stopped:
+                if self.saved_step != step:
+                    self.save(final=True)
+                raise Interrupted(step, signals.number or 0) from None
+            except DiskError as error:
+                self.say(f"Warning: {error} Training goes on.")
+                continue
+            self.record(row)
+
+    def _due_callbacks(self) -> dict[str, Callback]:
+        every = {"eval": self.config.eval_every, "sample": self.config.sample_every}
+        return {kind: call for kind, call in self.callbacks.items() if call is not None and self._due(every[kind])}
+
+    def _due(self, every: int) -> bool:
+        step = self.state.progress.step
+        return step == self.config.steps or (every > 0 and step % every == 0)
 
 
-def _resume(
+def measure_step_seconds(
     model: LM,
     optimizer: Optimizer,
     batches: Batches,
-    scaler: torch.amp.GradScaler,
-    run: Run,
-    say: Callable[[str], None],
-) -> Progress:
-    path, warnings = checkpoint.newest_good(run.checkpoints_path)
-    for warning in warnings:
-        say(f"Warning: {warning}")
-    if path is None:
-        run.rewind_metrics(0)
-        return Progress()
-    saved = checkpoint.load(path)
-    checkpoint.load_weights(model, saved.model, path)
-    tensors = dict(saved.optimizer)
-    torch.set_rng_state(tensors.pop("rng/cpu"))
-    if (cuda := tensors.pop("rng/cuda", None)) is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(cuda)
-    optimizer.load_tensors(tensors)
-    batches.load_state(saved.state["batches"])
-    scaler.load_state_dict(saved.state["scaler"])
-    run.rewind_metrics(saved.step)
-    say(f"Resuming from {path}.")
-    return Progress(**saved.state["progress"])
+    loss: Loss,
+    config: TrainConfig,
+    precision: Precision,
+    warmup: int = 3,
+    steps: int = 10,
+) -> float:
+    """Seconds of one training step on average, after `warmup` steps that are not counted (compilation, caches).
 
-
-@contextlib.contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM so that a step ends before the run is saved; a second one acts at once."""
-    caught: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
-
-    def handle(number: int, frame: object) -> None:
-        if caught:
-            raise KeyboardInterrupt
-        caught.append(number)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    Model, optimizer, batches and torch's generators are as before afterwards. Their values wait in main memory, since
+    a second model might not fit into the device's. Raises ConfigError when not even one row fits.
+    """
+    weights = {name: x.detach().to("cpu", copy=True) for name, x in checkpoint.weights(model).items()}
+    moments = {name: x.to("cpu", copy=True) for name, x in optimizer.tensors().items()}
+    place, training = copy.deepcopy(batches.state()), model.training
+    scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.scaler)
+    progress = Progress(micro_batch_size=config.micro_batch_size or config.batch_size)
+    state = TrainState(model, optimizer, batches, scaler, precision.device, progress)
+    trial = Step(state, compiled(loss) if config.compile else loss, precision, config.grad_clip, lambda text: None)
     try:
-        yield caught
+        with kept_rng(precision.device):
+            for _ in range(warmup):
+                trial(1e-6)
+            start = _now(precision.device)
+            for _ in range(steps):
+                trial(1e-6)
+            return (_now(precision.device) - start) / steps
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        optimizer.zero_grad()
+        optimizer.set_factor(1.0)
+        optimizer.load_tensors(moments)
+        checkpoint.load_weights(model, weights, "the measured model")
+        batches.load_state(place)
+        model.train(training)
+
+
+def _now(device: torch.device) -> float:
+    """The time when the device has finished what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -42,6 +42,14 @@ class Holdout:
             else:
                 yield text, here >= place
 
+    def visible(self, source: int, part: int, number: int, text: str) -> str:
+        """What training may see of a document, perhaps nothing."""
+        if self.cut is None:
+            return text if content_hash(text) >= self.threshold else ""
+        *place, character = self.cut
+        here = [source, part, number]
+        return text if here < place else text[:character] if here == place else ""
+
 
 def raw_documents(sources: Sequence[Source], weights: Sequence[float] | None) -> Iterator[tuple[int, int, int, str]]:
     """(source, part, number, text) in the order of training; a mixture ends where one of its sources does."""

@@ -1,11 +1,12 @@
 """Any dataset on the hub as a Source: its files at one pinned commit, brought while earlier ones are being read.
 
-    locate(client, wanted, out)  -> Located      (hub_locate.py) which files, at which commit
-    HubSource(client, located, raw)              its parts are those files; a background thread keeps a few ahead
+    pinned(wanted, out) or look_up(client, wanted)  -> Located    (hub_locate.py) which files, at which commit
+    HubSource(client, located, raw)                 its parts are those files; a background thread keeps a few ahead
 
 A raw file lies at `raw/<its path in the dataset>`. It is verified when a run first needs it (so a file copied there by
-hand is as good as a downloaded one), and once a later part has been read to its end it is removed, unless `keep_raw`;
-whoever asks for a removed part again (to rebuild a damaged shard) gets it downloaded again.
+hand is as good as a downloaded one). Once a later part has been read to its end it is removed, unless `keep_raw`; only
+SPENT_BYTES of such files stay, because training a tokenizer reads the first ones before the shards do. Whoever asks for
+a removed part again (to rebuild a damaged shard) gets it downloaded again.
 """
 
 import re
@@ -17,7 +18,8 @@ from typing import Any
 from wren.data.hub_client import HubClient, Stopped
 from wren.data.hub_locate import Located
 from wren.data.sources import FilePart
-from wren.errors import WrenError
+
+SPENT_BYTES = 512 << 20
 
 
 class HubPart:
@@ -41,6 +43,7 @@ class HubSource:
         raw: folder of the raw files.
         keep_raw: leave them there.
         strict: refuse text that is not UTF-8 instead of replacing what is broken.
+        keep_spent: bytes of raw files that stay although they were read, besides the last one.
         ahead: how many files beyond the one being read are fetched.
         num_needed: files from there on are fetched only when asked for (an estimate of what `--tokens` needs).
         progress: gets (path, bytes there, bytes of the whole) as files grow, from another thread.
@@ -54,6 +57,7 @@ class HubSource:
         *,
         keep_raw: bool = False,
         strict: bool = False,
+        keep_spent: int = SPENT_BYTES,
         ahead: int = 2,
         num_needed: int | None = None,
         progress: Callable[[str, int, int], None] = lambda path, there, whole: None,
@@ -64,16 +68,16 @@ class HubSource:
         self._client = client
         self._raw = raw
         self._keep_raw = keep_raw
+        self._keep_spent = keep_spent
         self._ahead = ahead
         self._num_needed = len(located.files) if num_needed is None else num_needed
         self._progress = progress
         self._changed = threading.Condition()
-        self._asked: int | None = None  # the part being waited for
+        self._asked: set[int] = set()  # the parts that are being waited for
         self._position = 0
         self._ready: set[int] = set()
-        self._spent: set[int] = set()
-        self._error: WrenError | None = None
-        self._crash: Exception | None = None
+        self._spent: list[int] = []  # the latest last
+        self._error: Exception | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
 
@@ -109,33 +113,37 @@ class HubSource:
     def wait_for(self, index: int) -> Path:
         """The raw file of that part, whole and verified; raises what went wrong in fetching it, Stopped when closed."""
         with self._changed:
-            self._asked = self._position = index
-            self._spent.discard(index)
+            self._asked.add(index)
+            self._position = index
+            if index in self._spent:
+                self._spent.remove(index)
             if not self._closed and (self._thread is None or not self._thread.is_alive()):
                 self._client.stop.clear()
                 self._error = None
                 self._thread = threading.Thread(target=self._fetch, name="hub", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
-            while index not in self._ready:
-                if self._closed:
-                    raise Stopped
-                if self._error is not None:
-                    raise self._error
-                if self._crash is not None:
-                    raise self._crash
-                self._changed.wait()
-            self._asked = None
+            try:
+                while index not in self._ready:
+                    if self._closed:
+                        raise Stopped
+                    if self._error is not None:
+                        raise self._error
+                    self._changed.wait()
+            finally:
+                self._asked.discard(index)
         return self.path(index)
 
     def spent(self, index: int) -> None:
-        """The part was read to its end; the parts that were spent before it go from the disk."""
+        """The part was read to its end; what was read before it and is too much goes from the disk."""
         with self._changed:
-            before = set() if self._keep_raw else self._spent - {index}
-            self._ready -= before
-            self._spent = {index}
-        for other in before:
-            self.path(other).unlink(missing_ok=True)
+            self._spent.append(index)
+            sizes = [self.located.files[i].size for i in self._spent]
+            while not self._keep_raw and len(sizes) > 1 and sum(sizes[:-1]) > self._keep_spent:
+                oldest = self._spent.pop(0)
+                sizes.pop(0)
+                self._ready.discard(oldest)
+                self.path(oldest).unlink(missing_ok=True)
 
     def remove_raw(self) -> None:
         """To be called when the shards are complete: removes the raw files unless they are kept."""
@@ -163,32 +171,28 @@ class HubSource:
 
     def _next(self) -> int | None:
         """The part to fetch now: the one that is waited for, else the first one ahead that is not there."""
-        if self._asked is not None and self._asked not in self._ready:
-            return self._asked
+        if self._asked - self._ready:
+            return min(self._asked - self._ready)
         end = min(self._position + self._ahead + 1, self._num_needed)
         return next((i for i in range(self._position + 1, end) if i not in self._ready), None)
 
     def _fetch(self) -> None:
         try:
-            while not self._client.stop.is_set():
+            while True:
                 with self._changed:
-                    index = self._next()
-                    if index is None:
+                    while (index := self._next()) is None and not self._client.stop.is_set():
                         self._changed.wait()
-                        continue
+                if index is None or self._client.stop.is_set():
+                    return
                 self._bring(index)
                 with self._changed:
                     self._ready.add(index)
                     self._changed.notify_all()
         except Stopped:
             return
-        except WrenError as error:
-            with self._changed:
-                self._error = error
-                self._changed.notify_all()
         except Exception as error:  # noqa: BLE001  the reader raises it: a thread that dies alone would hang it
             with self._changed:
-                self._crash = error
+                self._error = error
                 self._changed.notify_all()
 
     def _bring(self, index: int) -> None:

@@ -7,7 +7,7 @@ by the names of files; a glob overrules both. The first parquet file's footer, r
 import io
 import re
 import struct
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from wren.data.hub_client import HubClient, RemoteFile
 from wren.data.readers import FORMATS
 from wren.errors import ConfigError, DataError, unknown_key
-from wren.files import disk_errors, read_json, write_json
+from wren.files import read_json, write_json
 
 RECORD = "hub.json"
 KINDS = ", ".join((*FORMATS, ".json lines")) + ", plain, .gz or .zst"
@@ -68,27 +68,37 @@ class Located:
         return len(self.files)
 
 
-def locate(client: HubClient, wanted: Wanted, out: Path) -> Located:
-    """Finds the dataset's files and pins their commit in `out/hub.json`; a later call answers from that file alone.
+def pinned(wanted: Wanted, out: Path) -> Located | None:
+    """What an earlier run pinned in `out/hub.json`, if any; asks nobody.
 
-    Raises DataError for a dataset, revision, config, split or column that does not exist, with what exists, and
-    ConfigError when `out` belongs to another dataset.
+    Raises ConfigError when `out` belongs to another dataset, DataError when the record is damaged.
     """
     record = out / RECORD
-    if record.exists():
-        located = _load(record)
-        if located.wanted != wanted:
-            raise ConfigError(f"{out} holds {_differences(located.wanted, wanted)}; choose another --out.")
-        return located
-    located = look_up(client, wanted)
-    with disk_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-    write_json(record, {**asdict(located), "files": [file._asdict() for file in located.files]})
+    if not record.exists():
+        return None
+    located = _load(record)
+    there = located.wanted
+    if there.config is None and wanted.config == located.config:
+        wanted = replace(wanted, config=None)
+    if there.revision is None and wanted.revision == located.revision:
+        wanted = replace(wanted, revision=None)
+    if there != wanted:
+        raise ConfigError(
+            f"{out} holds {_differences(there, wanted)}; choose another --out or begin anew with --fresh."
+        )
     return located
 
 
+def pin(located: Located, out: Path) -> None:
+    """Writes `out/hub.json`, so that every later run reads the same files even when main has moved."""
+    write_json(out / RECORD, {**asdict(located), "files": [file._asdict() for file in located.files]})
+
+
 def look_up(client: HubClient, wanted: Wanted) -> Located:
-    """What `locate` does when nothing is pinned yet; writes nothing."""
+    """Asks the hub for the commit, the card and the files; writes nothing.
+
+    Raises DataError for a dataset, revision, config, split or column that does not exist, with what exists.
+    """
     revision, card = client.commit(wanted.repo, wanted.revision)
     everything = [file for file in client.tree(wanted.repo, revision) if _readable(file.path)]
     if not everything:

@@ -30,7 +30,7 @@ class Encoder(Protocol):
     def vocab_size(self) -> int: ...
     @property
     def document_id(self) -> int: ...
-    def encode_batch(self, texts: list[str], num_threads: int) -> list[list[int]]: ...
+    def encode_to_numpy(self, texts: list[str], num_threads: int) -> list[np.ndarray]: ...
 
 
 class Item(NamedTuple):
@@ -81,7 +81,7 @@ class Worker:
             for index, one in enumerate(looked)
             if one.removed is None and self.only in (None, "val" if one.held_out else "train")
         ]
-        lists = self.tokenizer.encode_batch([items[index].text for index in wanted], num_threads=1)
+        lists = self.tokenizer.encode_to_numpy([items[index].text for index in wanted], num_threads=1)
         for index, tokens in zip(wanted, lists, strict=True):
             array = np.empty(len(tokens) + 1, dtype=self.dtype)
             array[0] = self.tokenizer.document_id
@@ -95,7 +95,7 @@ class Worker:
         replaced = text.replaced if isinstance(text, MendedText) else 0
         held_out = digest(raw) < self.threshold if item.held_out is None else item.held_out
         removed, hashes = None, ()
-        if not raw or raw.isspace() or text.isspace():
+        if not text or text.isspace():
             removed = "empty"
         elif self.contamination is not None and not held_out and self.contamination(text):
             removed = "contaminated"

@@ -7,7 +7,7 @@ unfinished.
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -70,6 +70,7 @@ class Manifest:
     sources: list[dict[str, Any]]
     removed: dict[str, int]
     settings: dict[str, Any]
+    holdout: dict[str, Any] = field(default_factory=dict)
     positions: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
@@ -110,17 +111,32 @@ def open_shards(folder: Path, split: str, check: bool = False) -> list[np.memmap
     if split not in manifest.splits:
         raise DataError(f"{folder} has no split '{split}'; it has {', '.join(manifest.splits)}.")
     shards = manifest.splits[split].shards
-    damaged = _damaged(folder, shards, manifest.dtype, check)
+    damaged = [name for name in damaged_shards(folder, manifest, check) if name in {shard.file for shard in shards}]
     if damaged:
         raise DataError(f"{_names(folder, damaged)} damaged; run the same `wren data` command again to rebuild.")
-    return [np.memmap(folder / shard.file, dtype=np.dtype(manifest.dtype), mode="r") for shard in shards]
+    return [
+        np.memmap(folder / shard.file, dtype=np.dtype(manifest.dtype).newbyteorder("<"), mode="r") for shard in shards
+    ]
 
 
 def verify(folder: Path) -> list[str]:
     """File names of the shards that are missing, of the wrong size or whose checksum fails."""
-    manifest = Manifest.load(folder)
+    return damaged_shards(folder, Manifest.load(folder), check=True)
+
+
+def damaged_shards(folder: Path, manifest: Manifest, check: bool) -> list[str]:
+    """Names of the shards that are missing or of the wrong size or, with `check`, whose checksum fails."""
+    itemsize = np.dtype(manifest.dtype).itemsize
     shards = [shard for split in manifest.splits.values() for shard in split.shards]
-    return _damaged(folder, shards, manifest.dtype, check=True)
+
+    def is_damaged(shard: Shard) -> bool:
+        path = folder / shard.file
+        if not path.is_file() or path.stat().st_size != shard.tokens * itemsize:
+            return True
+        return check and sha256_file(path) != shard.sha256
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return [shard.file for shard, bad in zip(shards, pool.map(is_damaged, shards), strict=True) if bad]
 
 
 class ShardWriter:
@@ -179,14 +195,13 @@ class ShardWriter:
         counts = [self._tokens, self._documents, self._bytes]
         return {"shards": [asdict(shard) for shard in self.shards], "open": counts}
 
-    def close(self, keep: bool) -> None:
-        """Ends writing; what was not made durable by `sync` goes, all of the open shard without `keep`."""
-        self._sha256 = hashlib.sha256()
+    def close(self) -> None:
+        """Ends writing; what was not made durable by `sync` goes."""
         try:
             self._file.close()
         except OSError:  # the disk is full: the buffer that could not be written is given up, as intended
             self._durable = min(self._durable, self._partial.stat().st_size // self.dtype.itemsize)
-        if keep and self._durable:
+        if self._durable:
             os.truncate(self._partial, self._durable * self.dtype.itemsize)
         else:
             self._partial.unlink(missing_ok=True)
@@ -215,19 +230,6 @@ class ShardWriter:
 def _sha256(path: Path) -> Any:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256")
-
-
-def _damaged(folder: Path, shards: Sequence[Shard], dtype: str, check: bool) -> list[str]:
-    itemsize = np.dtype(dtype).itemsize
-
-    def is_damaged(shard: Shard) -> bool:
-        path = folder / shard.file
-        if not path.is_file() or path.stat().st_size != shard.tokens * itemsize:
-            return True
-        return check and sha256_file(path) != shard.sha256
-
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return [shard.file for shard, bad in zip(shards, pool.map(is_damaged, shards), strict=True) if bad]
 
 
 def _names(folder: Path, files: Iterable[str]) -> str:

@@ -185,6 +185,13 @@ def open_sources(
     return sources
 
 
+def texts_of(sources: Sequence[Source]) -> Iterator[str]:
+    """All documents of all sources, in order."""
+    for source in sources:
+        for part in source.parts():
+            yield from part.documents()
+
+
 def find_files(path: str) -> list[Path]:
     """The files that a path, folder or glob stands for, sorted."""
     here = Path(path).expanduser()

@@ -1,7 +1,8 @@
 """AdamW for everything, or Muon for the matrices inside the blocks and AdamW for the rest.
 
 AdamW: Loshchilov & Hutter, 1711.05101. Muon: momentum orthogonalised by Newton-Schulz (Jordan et al. 2024), scaled to
-AdamW's update size so that one learning rate serves both (2502.16982); both are torch's own.
+AdamW's update size so that one learning rate serves both (2502.16982). Both are torch's own, Muon where the device
+multiplies bf16 natively; elsewhere muon.py does the same in float32.
 """
 
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from wren.errors import CheckpointError, ConfigError
+from wren.optim.muon import Muon
+from wren.precision import has_native_bf16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,43 +29,39 @@ class OptimizerConfig:
     momentum: float = 0.95
 
     def __post_init__(self) -> None:
-        if self.lr <= 0 or (self.matrix_lr is not None and self.matrix_lr <= 0):
-            raise ConfigError(f"optimizer.lr must be above 0, not {self.lr if self.lr <= 0 else self.matrix_lr}.")
+        for name in ("lr", "matrix_lr", "eps"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"optimizer.{name} is {value}; it must be above 0.")
+        for name, value in (("betas.0", self.betas[0]), ("betas.1", self.betas[1]), ("momentum", self.momentum)):
+            if not 0 <= value < 1:
+                raise ConfigError(f"optimizer.{name} is {value}; it must lie in [0, 1).")
+        if not self.weight_decay >= 0:
+            raise ConfigError(f"optimizer.weight_decay is {self.weight_decay}; it must be 0 or above.")
 
     def build(self, model: nn.Module) -> "Optimizer":
         return Optimizer(model, self)
 
 
 class Optimizer:
-    """One or two of torch's optimizers behind one face, with states named by parameter."""
+    """One or two of torch's optimizers behind one face, with states named by parameter.
+
+    Raises ConfigError for a model without trainable parameters.
+    """
 
     def __init__(self, model: nn.Module, config: OptimizerConfig):
-        self.names = {id(p): name for name, p in model.named_parameters()}
-        params = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        is_matrix = {
-            name: config.kind == "muon" and name.startswith("blocks.") and p.dim() == 2 for name, p in params.items()
-        }
-        rest = [p for name, p in params.items() if not is_matrix[name]]
-        groups = [
-            {"params": [p for p in rest if p.dim() >= 2], "weight_decay": config.weight_decay},
-            {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
-        ]
-        groups = [group for group in groups if group["params"]]
-        fused = all(p.device.type in ("cpu", "cuda") for p in rest)
-        self.parts: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=fused)
-        ]
-        matrices = [p for name, p in params.items() if is_matrix[name]]
+        self.names = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
+        params = [p for p in model.parameters() if p.requires_grad]
+        if not params:
+            raise ConfigError("The model has no trainable parameter; unfreeze some, or attach an adapter first.")
+        matrices = block_matrices(model) if config.kind == "muon" else []
+        taken = {id(p) for p in matrices}
+        rest = [p for p in params if id(p) not in taken]
+        self.parts: list[torch.optim.Optimizer] = []
+        if rest:
+            self.parts.append(_adamw(rest, config))
         if matrices:
-            self.parts.append(
-                torch.optim.Muon(
-                    matrices,
-                    lr=config.matrix_lr or config.lr,
-                    weight_decay=config.weight_decay,
-                    momentum=config.momentum,
-                    adjust_lr_fn="match_rms_adamw",
-                )
-            )
+            self.parts.append(_muon(matrices, config))
         for part in self.parts:
             for group in part.param_groups:
                 group["base_lr"] = group["lr"]
@@ -91,14 +90,72 @@ class Optimizer:
         }
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Puts back what tensors() gave; raises CheckpointError when they are another model's."""
+        """Puts back what tensors() gave; raises CheckpointError when they are another model's or optimizer's."""
         known = {self.names[id(p)]: (part, p) for part in self.parts for g in part.param_groups for p in g["params"]}
+        states: dict[str, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             name, _, field = key.rpartition("/")
             if name not in known:
                 raise CheckpointError(
-                    f"The optimizer state holds '{name}', which this model lacks; it is another model's."
+                    f"The optimizer state holds '{name}', which this model does not train; it is another model's."
                 )
+            states.setdefault(name, {})[field] = value
+        for part in self.parts:
+            part.state.clear()
+        for name, fields in states.items():
             part, p = known[name]
-            device = "cpu" if field == "step" and not part.defaults.get("fused") else p.device
-            part.state[p][field] = value.to(device)
+            wanted = _FIELDS[isinstance(part, torch.optim.AdamW)]
+            if fields.keys() != wanted:
+                raise CheckpointError(
+                    f"The optimizer state of '{name}' is {', '.join(sorted(fields))}, not {', '.join(sorted(wanted))}; "
+                    "it was trained with another optimizer.kind."
+                )
+            part.state[p] = {field: _placed(value, field, part, p, name) for field, value in fields.items()}
+
+
+_FIELDS = {True: {"step", "exp_avg", "exp_avg_sq"}, False: {"momentum_buffer"}}  # AdamW's and Muon's
+
+
+def _placed(value: Tensor, field: str, part: torch.optim.Optimizer, p: nn.Parameter, name: str) -> Tensor:
+    """A copy of a stored tensor where the optimizer would have made it: never the memory of a mapped file."""
+    if field == "step":
+        return value.to(p.device if part.defaults["fused"] else "cpu", copy=True)
+    if value.shape != p.shape:
+        raise CheckpointError(
+            f"The optimizer state of '{name}' is {list(value.shape)} there and {list(p.shape)} here; it is another "
+            "model's."
+        )
+    return torch.empty_like(p, requires_grad=False).copy_(value)
+
+
+def block_matrices(model: nn.Module) -> list[nn.Parameter]:
+    """What Muon trains: the weights of linear layers inside the blocks.
+
+    Embeddings and the head are tables of rows, convolutions act per channel and biases, norms and gates are vectors:
+    orthogonalising them means nothing, so AdamW trains them.
+    """
+    unique: dict[int, nn.Parameter] = {}
+    for name, module in model.named_modules():
+        if name.startswith("blocks.") and isinstance(module, nn.Linear) and module.weight.requires_grad:
+            unique[id(module.weight)] = module.weight
+    return list(unique.values())
+
+
+def _adamw(params: list[nn.Parameter], config: OptimizerConfig) -> torch.optim.AdamW:
+    groups = [
+        {"params": [p for p in params if p.dim() >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in params if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    fused = all(p.device.type in ("cpu", "cuda") for p in params)
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]], lr=config.lr, betas=config.betas, eps=config.eps, fused=fused
+    )
+
+
+def _muon(matrices: list[nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
+    lr, decay, momentum = config.matrix_lr or config.lr, config.weight_decay, config.momentum
+    if has_native_bf16(matrices[0].device):
+        return torch.optim.Muon(
+            matrices, lr=lr, weight_decay=decay, momentum=momentum, adjust_lr_fn="match_rms_adamw"
+        )
+    return Muon(matrices, lr=lr, weight_decay=decay, momentum=momentum)

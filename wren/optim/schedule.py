@@ -12,7 +12,7 @@ class ScheduleConfig:
     """Warm-up, then `wsd`: stable and a linear decay over the last part (2405.18392); `cosine`; or `constant`.
 
     warmup_steps: steps of linear warm-up, at most a tenth of the run. decay: share of the run that decays (wsd).
-    final: the factor at the end.
+    final: the factor that the decay ends at.
     """
 
     kind: Literal["wsd", "cosine", "constant"] = "wsd"
@@ -21,8 +21,11 @@ class ScheduleConfig:
     final: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.warmup_steps < 0 or not 0 <= self.decay <= 1 or not 0 <= self.final <= 1:
-            raise ConfigError("schedule: warmup_steps must be >= 0, decay and final must lie in [0, 1].")
+        if self.warmup_steps < 0:
+            raise ConfigError(f"schedule.warmup_steps is {self.warmup_steps}; it must be 0 or above.")
+        for name in ("decay", "final"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"schedule.{name} is {getattr(self, name)}; it must lie in [0, 1].")
 
     def factor(self, step: int, steps: int) -> float:
         """The factor for step 0 .. steps-1."""

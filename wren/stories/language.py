@@ -4,6 +4,7 @@ A template is a sentence or several: `[Then|After that], {A} took {x} from {p}.`
 braces hold slots; the letter says what the slot is, the form after the dot how it is said:
 
     A B C D   people   {A} Anna or she   {A.o} Anna or her   {A.s} Anna's or her   {A.n} Anna   {A.kind} girl
+                       {A.i} Anna, or "her friend Anna" if it is the first mention; in quotes {A} is always the bare name
                        {A.he} {A.him} {A.his} {A.self}: always the pronoun, for the second mention in a sentence
     x y z     things   {x} a shiny red kite, later the kite   {x.the}   {x.a} a kite   {x.n} kite   {x.c} red kite
                        {x.color}
@@ -22,7 +23,9 @@ from wren.stories.world import World
 
 Part = str | tuple
 _TOKEN = re.compile(r"\{[^{}]*\}|[\[\]|]|[^\[\]|{}]+")
+_QUOTED = re.compile(r"\{([A-D])(?:\.[noi])?\}")
 _STARTS = (". ", "! ", "? ", '." ', '"')
+_VOWELS = "aeiou"  # no word of this world starts with a "you" sound written with a vowel
 _OBJECT = {"she": "her", "he": "him"}
 _POSSESSIVE = {"she": "her", "he": "his"}
 _SELF = {"she": "herself", "he": "himself"}
@@ -31,6 +34,9 @@ _SELF = {"she": "herself", "he": "himself"}
 @functools.cache
 def parse(template: str) -> tuple[Part, ...]:
     """A template as text, slots ("slot", key, form) and choices ("choice", (parts, ...)). Raises ValueError."""
+    quotes = template.split('"')
+    quotes[1::2] = [_QUOTED.sub(r"{\1.q}", quote) for quote in quotes[1::2]]  # a name spoken is not yet an introduction
+    template = '"'.join(quotes)
     tokens = _TOKEN.findall(template)
     if "".join(tokens) != template:
         raise ValueError(f"stray brace in {template!r}")
@@ -68,7 +74,7 @@ def _parse(tokens: list[str], index: int, *, inside: bool) -> tuple[list[tuple[P
 
 def article(words: str) -> str:
     """`words` with a or an before it."""
-    return ("an " if words[0] in "aeiou" and not words.startswith(("uni", "use", "one")) else "a ") + words
+    return ("an " if words[0] in _VOWELS or words.startswith("honest") else "a ") + words
 
 
 def at_place(place: str) -> str:
@@ -106,7 +112,7 @@ class Voice:
         out: list[str] = []
         mentioned: list[str] = []
         self._fill(parse(template), slots, out, mentioned)
-        sentence = "".join(out)
+        sentence = "".join(out).lstrip()  # an empty choice at the start leaves its space
         if sentence[0].islower():
             sentence = sentence[0].upper() + sentence[1:]
         elif sentence[0] == '"' and sentence[1].islower():
@@ -156,7 +162,9 @@ class Voice:
             return _SELF[she]
         if form == "kind":
             return person.kind
-        if form != "n" and self._may_be_pronoun(name, she, slots, mentioned):
+        if form == "q":
+            return name
+        if form not in ("n", "i") and self._may_be_pronoun(name, she, slots, mentioned):
             self.streak += 1
             mentioned.append(name)
             return she if form == "" else _OBJECT[she] if form == "o" else _POSSESSIVE[she]

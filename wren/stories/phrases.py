@@ -4,28 +4,27 @@ Plain data, longer than code should be: A acts, B is the other, x the thing, y a
 """
 
 OPENINGS = (
-    "[Once upon a time|Once|Long ago|Not so long ago], {setting}, there lived a {trait} {A.kind} named {A.n}. One {sky} {time}, {A.he} was {p.in}.",
-    "{A.n} was a {trait} {A.kind} who lived {setting}. One {sky} {time}, {A.he} was {p.in}.",
-    "It was a {sky} {time}, and {A.n} was {p.in}. {A.n} was a {trait} {A.kind} who lived {setting}.",
-    "There was once a {A.kind} named {A.n} who lived {setting}. [Everyone said|All the neighbors said|People knew] that {A.he} was {trait}. On a {sky} {time}, {A.he} was {p.in}.",
+    "[Once upon a time|Once|Long ago|Not so long ago], {setting}, there lived {a.trait} {A.kind} named {A.n}. One {sky} {time}, {A.he} was {p.in}.",
+    "{A.n} was {a.trait} {A.kind} who lived {setting}. One {sky} {time}, {A.he} was {p.in}.",
+    "It was {a.sky} {time}, and {A.n} was {p.in}. {A.n} was {a.trait} {A.kind} who lived {setting}.",
+    "There was once a {A.kind} named {A.n} who lived {setting}. [Everyone said|All the neighbors said|People knew] that {A.he} was {trait}. On {a.sky} {time}, {A.he} was {p.in}.",
     "{setting} lived a {A.kind} called {A.n}, who was {trait} and {trait2}. One {time} {A.he} was {p.in}. It was {sky} outside.",
-    "One {sky} {time}, a {trait} {A.kind} named {A.n} was {p.in}. {A.he} lived {setting}.",
+    "One {sky} {time}, {a.trait} {A.kind} named {A.n} was {p.in}. {A.he} lived {setting}.",
 )
 GO = (
     "[So|Then|After that|Next|] {A} [walked|went|ran|hurried|skipped|strolled|marched] to {p}.",
     "[So|Then|] {A} [set off for|headed for|made {A.his} way to] {p}.",
-    "[Soon|Before long|A little later|A few minutes later|After a short walk], {A} [came to|reached|arrived {p.in}, out of breath, and looked around|got to] {p}.",
+    "[Soon|Before long|A little later|A few minutes later|After a short walk], {A} [came to|reached|got to] {p}.",
     "{A} took the [shortest|longest|old|narrow] path to {p}.",
 )
-GO = tuple(template.replace("arrived {p.in}, out of breath, and looked around|", "") for template in GO)
 GO_HOME = (
     "[So|Then|After that|] {A} [went|walked|ran|hurried] home.",
     "[Then|At last|] {A} made {A.his} way home.",
     "It was time to go home, so {A} went.",
 )
 GO_WITH = (
-    "[So|Then|After that|Together|] {A} and {B} [walked|went|ran|hurried] to {p}.",
-    "[Soon|Before long|Side by side], {A} and {B} [came to|reached|got to] {p}.",
+    "[So|Then|After that|Together|] {A.i} and {B.i} [walked|went|ran|hurried] to {p}.",
+    "[Soon|Before long|Side by side], {A.i} and {B.i} [came to|reached|got to] {p}.",
     '"Come with me," {A} said, and {B.n} [followed|came along]. They went to {p}.',
 )
 TAKE = (
@@ -84,8 +83,8 @@ EAT = (
 )
 SHARE = (
     "{A} [broke|cut|split] {x} in two, and {A.he} and {B.n} ate it together.",
-    "{A} shared {x} with {B.o}. [It tasted better that way|Half for you, half for me|They ate until nothing was left].",
-    "{A} and {B} sat down side by side and shared {x}.",
+    "{A} shared {x} with {B.i}. [It tasted better that way|Half for you, half for me|They ate until nothing was left].",
+    "{A.i} and {B.i} sat down side by side and shared {x}.",
 )
 HUNGER = (
     "{A.s} stomach [growled|rumbled]. {A.he} was [very|so|] hungry.",
@@ -101,6 +100,12 @@ BLOCKED = (
     "{A} [pulled|pushed|tugged] with all {A.his} might, but {t} was locked.",
     "But {t} was locked[, and there was no key in sight|]!",
     "{A} [tried|wanted] to open {t}. It was locked.",
+)
+BREAK = (
+    "But {A} [tripped|stumbled|slipped|sneezed], and {x.the} {damage}.",
+    "Then, [crack|oh no|without warning], {x.the} {damage}!",
+    "A moment later, {A} bumped into a [wall|post|fence], and {x.the} {damage}.",
+    "Then {A} [was careless|did not pay attention], and {x.the} {damage}.",
 )
 MEND = {
     "needle": (
@@ -163,7 +168,7 @@ FEEL = {
     "grateful": (
         "{A} was [very|so] grateful.",
         '"[You are so kind|How can I ever repay you|What would I do without you]!" said {A.n}.',
-        "{A} [hugged everyone twice|did not know what to say|was thankful with all {A.his} heart].",
+        "{A} [could have hugged the whole world|did not know what to say|was thankful with all {A.his} heart].",
     ),
     "tired": (
         "{A} was [tired|worn out|sleepy].",
@@ -190,17 +195,19 @@ THANK = (
     '"Thank you, {B.n}," {A} said[ softly| with a smile|].',
     "{A} thanked {B.o} [again and again|with all {A.his} heart|and gave {B.him} a big hug].",
 )
-WELCOME = ('"[You are welcome|It was nothing|I was glad to help|Any time]," said {B.n}.', "{B.n} [nodded|smiled|winked].")
-MEET = (
-    "[There|On the way in|Near the entrance], {A} met {B.o}.",
-    "{A} saw {B.o} and waved.",
-    "{B} was there, too.",
-    '"[Hello|Good day|Hi there], {B.n}!" {A} called. It was {B.o}.',
+WELCOME = (
+    '"[You are welcome|It was nothing|I was glad to help|Any time]," said {B.n}.',
+    "{B.n} [nodded|smiled|winked].",
 )
-MEET = (*MEET[:3], '{B} was there. "[Hello|Good day|Hi there]!" {A} called.')
+MEET = (
+    "[There|On the way in|Near the entrance], {A} met {B.i}.",
+    "{A} saw {B.i} and waved.",
+    "{B.i} was there, too.",
+    '{B.i} was there. "[Hello|Good day|Hi there]!" {A} called.',
+)
 MEET_WORK = (
     "{B} was [busy at work|hard at work|sweeping the floor|sorting things|having a short rest|humming a tune].",
-    "There {A} [found|met] {B.o}, who was [very busy|in a good mood|tired from work|singing softly].",
+    "There {A} [found|met] {B.i}, who was [very busy|in a good mood|tired from work|singing softly].",
 )
 SEE = (
     "{A} [saw|noticed|watched] {w} [{d}|there, {d}].",
@@ -209,9 +216,9 @@ SEE = (
     "{A} stopped to watch {w} for a moment.",
 )
 PLAY = (
-    "{A} and {B} played together [until the sun went down|for a long time|all afternoon|and laughed a lot].",
-    "{A} and {B} played [tag|hide and seek|catch|pirates|kings and queens], and both of them laughed.",
-    "{A} and {B} made up a new game [with silly rules|and gave it a secret name|about a dragon].",
+    "{A.i} and {B.i} played together [until the sun went down|for a long time|all afternoon|and laughed a lot].",
+    "{A.i} and {B.i} played [tag|hide and seek|catch|pirates|kings and queens], and both of them laughed.",
+    "{A.i} and {B.i} made up a new game [with silly rules|and gave it a secret name|about a dragon].",
 )
 SLEEP = (
     "That night {A} slept [well|soundly|like a log].",
@@ -232,7 +239,11 @@ SKY = {
     "windy": ("The wind blew {A.s} hair about.", "The wind chased the leaves.", "The wind sang in the chimneys."),
     "cloudy": ("Gray clouds drifted by.", "The sky was gray, but it stayed dry.", "A soft light lay over everything."),
     "foggy": ("The fog hid the rooftops.", "Everything looked pale in the fog.", "The fog made every sound soft."),
-    "snowy": ("The snow crunched under {A.s} shoes.", "Snowflakes landed on {A.s} nose.", "Everything was white and still."),
+    "snowy": (
+        "The snow crunched under {A.s} shoes.",
+        "Snowflakes landed on {A.s} nose.",
+        "Everything was white and still.",
+    ),
     "rainy": ("Rain dripped from the roofs.", "The rain tapped on {A.s} hood.", "There were puddles everywhere."),
 }
 NEXT_DAY = (
@@ -247,7 +258,10 @@ TIME = {
                 "One by one the stars came out."),
 }  # fmt: skip
 ENDINGS = (
-    "[From that day on|After that|Ever since], {A} [never forgot that day|often told the story of that day|smiled whenever {A.he} thought of it].",
+    "[From that day on|After that|Ever since], {A} [smiled whenever {A.he} thought of it|looked at {p} with new eyes|was known as a true friend].",
+    "{A} never forgot that {sky} day.",
+    "If you ever meet {A.o}, ask {A.him} [about it|about that day]. {A.he} still tells the story.",
+    '[Everyone|The whole village|All the neighbors] heard about it, and [everyone|they all] said, "{moral2}."',
     "It had been [a good day|a day to remember|a long and lovely day].",
     "And that is how {A} [learned that {moral}|found out that {moral}].",
     '"[Today|Now] I know that {moral}," {A} said.',

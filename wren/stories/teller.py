@@ -9,11 +9,16 @@ from random import Random
 from typing import TypeVar
 
 from wren.stories import phrases, words
-from wren.stories.language import Voice, the_place
+from wren.stories.language import Voice, article, the_place
 from wren.stories.world import Event, Impossible, World
 
 T = TypeVar("T")
-_AGES = {"girl": ("she", words.GIRLS), "boy": ("he", words.BOYS), "woman": ("she", words.WOMEN), "man": ("he", words.MEN)}
+_AGES = {
+    "girl": ("she", words.GIRLS),
+    "boy": ("he", words.BOYS),
+    "woman": ("she", words.WOMEN),
+    "man": ("he", words.MEN),
+}
 
 
 class Teller:
@@ -26,6 +31,7 @@ class Teller:
         self.homes: dict[str, str] = {}
         self.used: dict[str, bool] = {}  # nouns and places a plot has taken
         self.lead = ""
+        self.sky = ""  # the adjective of the first day's weather
         self.depth = 0  # of plans inside plans
 
     # --- chance
@@ -55,7 +61,7 @@ class Teller:
         world.do(Event(kind, A, x, B, place, detail, why))
         templates = phrases.PHRASES[kind] if say is None else say
         if templates:
-            slots.update(A=A, x=x, B=B, p=place, s=detail)
+            slots.update(A=A, x=x, B=B if B in world.people else "", p=place, s=detail)
             self.voice.say(templates[int(self.rand() * len(templates))], slots)
 
     def say(self, *templates: str, **slots: str) -> None:
@@ -127,6 +133,21 @@ class Teller:
             world.do(Event("lie", "", name, "", place, spot or self.spot(place)))
         return name
 
+    def lay(self, x: str, place: str) -> None:
+        """Setup: x lies at place."""
+        self.world.do(Event("lie", "", x, "", place, self.spot(place)))
+
+    def keep(self, person: str, x: str) -> None:
+        """Setup: person holds and owns x."""
+        self.world.do(Event("hold", person, x, "", self.world.where[person], why="owner"))
+
+    def lock(self, box: str, key: str) -> None:
+        """Setup: box is locked, and key opens it."""
+        self.world.do(Event("lock", "", box, key))
+
+    def an(self, noun: str) -> str:
+        return article(noun)
+
     def spot(self, place: str) -> str:
         return self.pick(words.PLACES[place].spots if place in words.PLACES else words.HOME.spots)
 
@@ -150,11 +171,11 @@ class Teller:
         trait, trait2 = self.pick(words.TRAITS), self.pick(words.TRAITS)
         while trait2 == trait:
             trait2 = self.pick(words.TRAITS)
-        sky = self.pick(words.WEATHERS[weather])
+        sky = self.sky = self.pick(words.WEATHERS[weather])
         self.voice.say(self.pick(phrases.OPENINGS), {"A": lead, "setting": self.pick(words.SETTINGS), "time": time,
                        "trait": trait, "trait2": trait2, "sky": sky, "p": place})  # fmt: skip
         if self.chance(0.4):
-            self.say(self.pick(phrases.SKY[weather] if self.outdoors(place) else words.PLACES[place].sights), A=lead)
+            self.say(self.fresh(phrases.SKY[weather] if self.outdoors(place) else words.PLACES[place].sights), A=lead)
         return lead
 
     def outdoors(self, place: str) -> bool:
@@ -181,13 +202,16 @@ class Teller:
             return
         known = words.PLACES[place]
         turn = self.rand()
-        if known.animals and turn < 0.4 and self.world.weather not in ("snowy", "rainy"):
-            animal, doing = self.fresh(known.animals).split("|")
+        sights = [sight for sight in known.sights if sight not in self.used]
+        animals = [animal for animal in known.animals if animal not in self.used]
+        wet = self.world.weather in ("snowy", "rainy")
+        if animals and turn < 0.4 and not wet:
+            animal, doing = self.fresh(animals).split("|")
             self.act("see", A, detail=animal, w=animal, d=doing)
-        elif known.outdoors and turn < 0.6:
+        elif known.outdoors and (turn < 0.6 or wet):
             self.say(*phrases.SKY[self.world.weather], A=A)
-        elif turn < 0.85:
-            self.say(self.fresh(known.sights), A=A)
+        elif turn < 0.85 and sights:
+            self.say(self.fresh(sights), A=A)
         elif A == self.lead:
             self.say(*phrases.IDLE, A=A)
 
@@ -223,7 +247,9 @@ class Teller:
                 t=the_place(place))  # fmt: skip
             self.fetch(A, key)
         if key:
-            self.act("unlock", A, B=key, detail=place, say=phrases.UNLOCK[:2], y=key, t=f"the door of {the_place(place)}")
+            self.act(
+                "unlock", A, B=key, detail=place, say=phrases.UNLOCK[:2], y=key, t=f"the door of {the_place(place)}"
+            )
         self.go(A, place, B)
 
     def fetch(self, A: str, x: str) -> None:
@@ -282,19 +308,20 @@ class Teller:
         back = self.at(A)
         place = self.place(outdoors=True)
         food = self.thing(self.fresh(("apple", "pear", "plum", "peach", "carrot")), place="")
-        helper = self.child(place, "a {} named @")
+        helper = self.child(place)
         self.voice.intros[helper] = f"a {self.world.people[helper].kind} named {helper}"
-        self.world.do(Event("hold", helper, food, "", place))
-        self.world.owner[food] = helper
+        self.keep(helper, food)
         self.go(A, place)
-        self.act("meet", A, B=helper, say=("There {A.he} met {B.o}, who had {y}.", "{B} was there, eating {y2} from a bag full of them."), y=food, y2="fruit")
+        self.act("meet", A, B=helper, y=food, say=("There {A} met {B.i}, who had {y}.", "{B.i} was there and had {y}."))
         self.act("give", helper, food, A, why="for a hungry friend", say=(
             '"Take {x.the}," said {A.n}, who was [kind|generous].', "{A.n} gladly gave {x} away."))  # fmt: skip
         self.go(A, back)
-        self.act("feed", A, food, B, say=("{A} gave {x} to {B.o}, who ate it at once.", "{B.n} ate {x.the} and smiled."))
+        self.act(
+            "feed", A, food, B, say=("{A} gave {x} to {B.i}, who ate it at once.", "{B.n} ate {x.the} and smiled.")
+        )
 
     def favor_lost(self, A: str, B: str) -> None:
-        lost = self.thing(self.fresh(("spoon", "pipe", "glove")) if False else self.fresh(words.PRECIOUS), owner=B,
+        lost = self.thing(self.fresh(words.PRECIOUS), owner=B,
                           place=self.place(outdoors=True))  # fmt: skip
         where, spot = self.world.lies[lost]
         self.act("tell", B, lost, A, detail="lost", where=where, p=self.at(B), q=where, say=(
@@ -307,10 +334,12 @@ class Teller:
         self.go(A, back)
         self.act("return", A, lost, B)
 
-    def finish(self, moral: str) -> None:
-        """The last sentences."""
+    def finish(self, *morals: str) -> None:
+        """The last sentence, with one of the morals or without."""
+        moral = self.pick(morals)
         if self.chance(0.25) and self.world.time == "evening":
             self.act("sleep", self.lead)
         else:
-            self.say(*phrases.ENDINGS, A=self.lead, moral=moral)
+            self.say(*phrases.ENDINGS, A=self.lead, moral=moral, moral2=moral[0].upper() + moral[1:], p=self.at(self.lead),
+                     sky=self.sky)  # fmt: skip
         self.world.check_end()

@@ -93,7 +93,9 @@ class Place(NamedTuple):
 
 
 def _place(at: str, outdoors: bool, spots: str, sights: str, animals: str = "") -> Place:
-    return Place(at, outdoors, tuple(spots.split("; ")), tuple(sights.split("; ")), tuple(filter(None, animals.split("; "))))
+    return Place(
+        at, outdoors, tuple(spots.split("; ")), tuple(sights.split("; ")), tuple(filter(None, animals.split("; ")))
+    )
 
 
 PLACES = {
@@ -198,7 +200,9 @@ COLORS = "red blue green yellow purple orange pink white brown silver black".spl
 TRAITS = (
     "kind brave curious cheerful quiet clever gentle lively patient shy helpful merry careful honest thoughtful bold playful"
 ).split()
-NUMBERS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
+NUMBERS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
+)
 
 
 class Kind(NamedTuple):

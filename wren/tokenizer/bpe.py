@@ -104,8 +104,8 @@ class Tokenizer:
             raise TypeError("texts must be an iterable of strings, one per document, not one string")
         seen = _Seen()
         num_ranks = vocab_size - len(special.names(vocab_size))
-        trainer = rustbpe.Tokenizer()
-        pieces = _training_pieces(seen.count(_first_bytes(texts, max_bytes)))
+        trainer = rustbpe.Tokenizer()  # pyright: ignore[reportAttributeAccessIssue]  (compiled, without types)
+        pieces = training_pieces(seen.count(first_bytes(texts, max_bytes)))
         trainer.train_from_iterator(pieces, num_ranks, pattern=SPLIT_PATTERN, buffer_size=_TRAIN_BUFFER)
         if not seen.chars:
             raise TokenizerError("There is no text to train a tokenizer on; name a source that holds text.")
@@ -125,7 +125,7 @@ class Tokenizer:
 
     def encode_to_numpy(self, texts: Sequence[str], num_threads: int | None = None) -> list[np.ndarray]:
         """`encode` of each text as uint32 (num_tokens,), the fastest way; a long text is shared among the threads."""
-        parts = [_cut(text) if len(text) > 2 * _JOB_CHARS else [text] for text in texts]
+        parts = [cut_text(text, _JOB_CHARS) if len(text) > 2 * _JOB_CHARS else [text] for text in texts]
         flat = self._encode_parts([part for cut in parts for part in cut], num_threads or num_cores())
         if len(flat) == len(parts):
             return flat
@@ -188,8 +188,9 @@ class Tokenizer:
         return np.array([len(token) for token in self._bytes], dtype=np.int32)
 
     def fingerprint(self) -> str:
-        """sha256 (hex) over the pattern, the vocabulary and the special tokens: equal exactly when encoding is equal."""
-        value = [SPLIT_PATTERN, self.vocab_size, [token.hex() for token in self._tokens], self.special]
+        """sha256 (hex) over the pattern, the vocabulary and the special tokens; equal only for equal tokenizers."""
+        specials = {special.spelling(name): i for name, i in self.special.items()}
+        value = [SPLIT_PATTERN, self.vocab_size, [token.hex() for token in self._tokens], specials]
         return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
     def save(self, path: Path | str) -> None:
@@ -234,7 +235,7 @@ class _Seen:
             yield text
 
 
-def _first_bytes(texts: Iterable[str], max_bytes: int | None) -> Iterator[str]:
+def first_bytes(texts: Iterable[str], max_bytes: int | None) -> Iterator[str]:
     """The texts, cleaned, up to max_bytes of UTF-8; the last one is cut between two characters."""
     left = None if max_bytes is None else max(0, max_bytes)
     for text in texts:
@@ -249,7 +250,7 @@ def _first_bytes(texts: Iterable[str], max_bytes: int | None) -> Iterator[str]:
             return
 
 
-def _training_pieces(texts: Iterable[str]) -> Iterator[str]:
+def training_pieces(texts: Iterable[str]) -> Iterator[str]:
     """The texts in pieces of at most _TRAIN_CHARS, cut before a space where there is one."""
     for text in texts:
         start = 0
@@ -262,10 +263,13 @@ def _training_pieces(texts: Iterable[str]) -> Iterator[str]:
         yield text[start:] if start else text
 
 
-def _cut(text: str) -> list[str]:
-    """A long text in parts whose tokens, one after another, are the tokens of the whole."""
+def cut_text(text: str, size: int) -> list[str]:
+    """The text in parts of at least `size` characters whose tokens, one after another, are the tokens of the whole.
+
+    Parts end where a line ends and a Latin letter follows; a text without such a place stays whole.
+    """
     parts, start = [], 0
-    while match := _SAFE_CUT.search(text, start + _JOB_CHARS):
+    while match := _SAFE_CUT.search(text, start + size):
         parts.append(text[start : match.end()])
         start = match.end()
     return [*parts, text[start:]]

@@ -64,7 +64,9 @@ class _Chunked(torch.autograd.Function):
                 total += loss
                 if grad_ND is not None:
                     grad_ND[part] = grad_CV.to(dtype) @ w_VD
-                if grad_VD is not None:
+                if grad_VD is not None and dtype == wide:
+                    grad_VD.addmm_(grad_CV.T, h_CD)
+                elif grad_VD is not None:
                     grad_VD += grad_CV.to(dtype).T @ h_CD
         ctx.save_for_backward(grad_ND, None if grad_VD is None else grad_VD.to(weight_VD.dtype))
         return total

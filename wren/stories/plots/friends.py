@@ -1,6 +1,6 @@
 """Stories about people: birthdays, quarrels, newcomers, truths, surprises, things lent."""
 
-from wren.stories import words
+from wren.stories import phrases, words
 from wren.stories.plots.things import mend_with, treasured, use
 from wren.stories.teller import Teller
 
@@ -18,7 +18,7 @@ def birthday(t: Teller) -> None:
     turn = t.rand()
     wares = [noun for noun in words.ROLES[t.world.people[seller].role].wares if noun in words.PLAIN_GIFTS]
     gift = t.thing(t.pick(wares or words.nouns("toy", "treasure")), holder=seller)
-    t.voice.say("{A} remembered that {B.n} [liked|had always wanted|had often talked about] {x.a}.", {"A": A, "B": B, "x": gift})
+    t.say("{A} remembered that {B.n} [had always wanted|had often talked about|wished for] {x}.", A=A, B=B, x=gift)
     t.go(A, t.at(seller))
     t.act("meet", A, B=seller)
     if turn < 0.4:
@@ -43,7 +43,7 @@ def birthday(t: Teller) -> None:
     t.thank(B, A)
     cake = t.thing(t.pick(("cake", "pie", "muffin")), holder=B)
     t.act("share", B, cake, A)
-    t.finish(t.pick(("giving is as good as getting", "a good gift needs a little work", "friends know what makes us glad")))
+    t.finish("giving is as good as getting", "a good gift needs a little work", "friends know what makes us glad")
 
 
 def quarrel(t: Teller) -> None:
@@ -52,8 +52,8 @@ def quarrel(t: Teller) -> None:
     A = t.begin(place=place)
     B = t.child(place)
     x = t.thing(t.fresh(words.nouns("toy", "music", "treasure")), place=place)
-    t.say("{A} and {B} were best friends.", "{B} was there, too. {A} and {B.he} did everything together.",
-          "{A} was with {B.o}.", A=A, B=B)  # fmt: skip
+    t.say("{A.i} and {B.i} were best friends.", "{B.i} was there, too. {A} and {B.he} did everything together.",
+          "{A} was with {B.i}.", A=A, B=B)  # fmt: skip
     t.act("find", A, x, detail=t.world.lies[x][1])
     t.act("take", A, x, say=())
     t.act("quarrel", A, x, B, why=f"both wanted the {x}", say=(
@@ -63,7 +63,12 @@ def quarrel(t: Teller) -> None:
     t.feel(B, "angry", f"the quarrel over the {x}")
     t.go(B, t.homes[B])
     t.paragraph()
-    t.say("Now {A} had {x.the} all to {A.self}, but it was no fun.", "{A} looked at {x.the}. It did not seem so [fine|nice|grand] anymore.", A=A, x=x)
+    t.say(
+        "Now {A} had {x.the} all to {A.self}, but it was no fun.",
+        "{A} looked at {x.the}. It did not seem so [fine|nice|grand] anymore.",
+        A=A,
+        x=x,
+    )
     t.feel(A, t.pick(("lonely", "sad", "ashamed")), "the quarrel")
     if t.chance(0.5):
         C = t.adult()
@@ -90,23 +95,22 @@ def quarrel(t: Teller) -> None:
         food = t.thing(t.fresh(words.SNACKS), holder=B)
         t.act("share", B, food, A)
     t.feel(A, "happy", "they are friends again")
-    t.finish(t.pick(("a friend is worth more than a thing", "saying sorry is brave", "sharing is twice the fun")))
+    t.finish("a friend is worth more than a thing", "saying sorry is brave", "sharing is twice the fun")
 
 
 def newcomer(t: Teller) -> None:
     """Somebody new and shy; a kindness; a friendship."""
     place = t.place(outdoors=True)
     A = t.begin(place=place if t.chance(0.5) else "")
-    B = t.child(place, "a new child named @")
-    B_kind = t.world.people[B].kind
-    t.voice.intros[B] = f"a new {B_kind} named {B}"
+    B = t.child(place)
+    t.voice.intros[B] = f"a {t.world.people[B].kind} named {B}"
     x = t.thing(t.pick(words.nouns("toy", "music")), holder=A)
     t.say("{A} had {x} with {A.him}.", "{A} was carrying {x}.", A=A, x=x)
     t.go(A, place)
-    t.act("meet", A, B=B, say=("There {A} saw {B.o}, who [sat|stood] all alone.",
+    t.act("meet", A, B=B, say=("There {A} saw {B.i}, who [sat|stood] all alone.",
                                "{B} was [standing|sitting] there, and nobody talked to {B.him}."))  # fmt: skip
     t.feel(B, t.pick(("lonely", "sad", "afraid")), "new in the village")
-    t.say('"[Where are you from|Are you new here]?" asked {A.n}. "{B.he} did not answer.'.replace('"{B.he}', "{B.he}"),
+    t.say('"[Where are you from|Are you new here]?" asked {A.n}. There was no answer.',
           '"Hello, I am {A.n}," {A.n} said. "[Who are you|What is your name]?" "{B.n}," said {B.he} in a [small|tiny] voice.',
           "At first {B.n} was too shy to speak.", A=A, B=B)  # fmt: skip
     t.paragraph()
@@ -116,28 +120,28 @@ def newcomer(t: Teller) -> None:
         use(t, B, x)
         t.act("return", B, x, A)
     elif turn < 0.7:
-        t.snackless_share(A, B)
+        food = t.thing(t.fresh(words.SNACKS), holder=A)
+        t.act("share", A, food, B)
     else:
         spot = t.place(outdoors=True)
-        t.say('"[Come|I will show you something]," said {A.n}. "Do you know the {q}?"', A=A, q=spot) if False else t.say(
-            '"[Come|Come on], I will show you [my favorite place|a secret place]," said {A.n}.', A=A)
+        t.say('"[Come|Come on], I will show you [my favorite place|a secret place]," said {A.n}.', A=A)
         t.go(A, spot, B)
         t.flavor(A, spot)
     t.act("play", A, B=B)
     t.say("{B} [began to smile|laughed for the first time that day|was not shy anymore].", B=B)
     t.act("befriend", A, B=B, say=('"[Will you come back tomorrow|Shall we be friends]?" asked {B.n}. "[Yes|Of course|Every day]!" said {A.n}.',
-                                   "That is how {A} and {B} became friends.", '"Now you have a friend here," said {A.n}.'))  # fmt: skip
+                                   "That is how {A.i} and {B.i} became friends.", '"Now you have a friend here," said {A.n}.'))  # fmt: skip
     t.feel(t.pick((A, B)), "happy", "a new friend")
-    t.finish(t.pick(("a stranger may be a friend", "one kind word can open a door", "it is good to speak first")))
+    t.finish("a stranger may be a friend", "one kind word can open a door", "it is good to speak first")
 
 
 def truth(t: Teller) -> None:
     """A breaks what B lent, hides it, feels bad, tells the truth, and it is mended."""
-    B_noun = t.pick(words.BREAKABLE)
+    noun = t.pick(words.BREAKABLE)
     A = t.begin()
     B = t.child(t.at(A)) if t.chance(0.5) else t.child()
-    x = t.thing(B_noun, holder=B)
-    kind = words.KINDS[B_noun]
+    x = t.thing(noun, holder=B)
+    kind = words.KINDS[noun]
     t.go(A, t.at(B))
     t.act("meet", A, B=B)
     t.say("{B} had {x}.", "{B} showed {A.o} {x}.", A=A, B=B, x=x)
@@ -145,13 +149,17 @@ def truth(t: Teller) -> None:
     place = t.place()
     t.go(A, place)
     use(t, A, x)
-    t.act("break", A, x, damage=kind.damage, say=(
-        "Then {A} [was careless|did not pay attention], and {x.the} {damage}.", "But all at once {x.the} {damage}!",
-        "{A} [slipped|sneezed|stumbled], and {x.the} {damage}."))  # fmt: skip
+    t.act("break", A, x, damage=kind.damage, say=phrases.BREAK)
     t.feel(A, t.pick(("worried", "afraid")), f"the {x} of {B} broke")
     hidden = t.chance(0.6)
     if hidden:
-        t.act("put", A, x, detail=t.spot(place), say=("{A} hid {x.the} {s}.", "Quickly, {A} pushed {x.the} out of sight, {s}."))
+        t.act(
+            "put",
+            A,
+            x,
+            detail=t.spot(place),
+            say=("{A} hid {x.the} {s}.", "Quickly, {A} pushed {x.the} out of sight, {s}."),
+        )
         t.go(A, t.homes[A])
     t.paragraph()
     t.feel(A, "ashamed", f"{A} had not told {B} about the {x}")
@@ -159,7 +167,13 @@ def truth(t: Teller) -> None:
           "At last {A} [made up {A.his} mind|took a deep breath].", A=A, B=B)  # fmt: skip
     if hidden:
         t.go(A, place)
-        t.act("take", A, x, y=x, say=("{A} got {x.the} from where {A.he} had hidden it.", "{A} took {x.the} out of its hiding place."))
+        t.act(
+            "take",
+            A,
+            x,
+            y=x,
+            say=("{A} got {x.the} from where {A.he} had hidden it.", "{A} took {x.the} out of its hiding place."),
+        )
     t.reach(A, t.at(B))
     t.act("tell", A, x, B, detail="the truth", say=(
         '"I broke your {x.n}," {A} said. "[I am so sorry|It was my fault|Please do not be angry]."',
@@ -168,13 +182,13 @@ def truth(t: Teller) -> None:
           "{B} was sad for a moment, but not angry.", B=B)  # fmt: skip
     tool = t.thing(kind.tool, holder=t.adult() if t.chance(0.5) else A)
     if t.world.holder[tool] != A:
-        t.voice.say('"We can mend it," said {B.n}. "[All we need is|We only need] {y.a}."', {"B": B, "y": tool})
+        t.say('"We can mend it," said {B.n}. "[All we need is|We only need] {y.a}."', B=B, y=tool)
         back = t.at(A)
         t.fetch(A, tool)
         t.go(A, back)
     mend_with(t, A, x, tool)
     t.act("return", A, x, B)
-    t.finish(t.pick(("the truth makes the heart light", "it is brave to tell the truth", "hiding a mistake makes it bigger")))
+    t.finish("the truth makes the heart light", "it is brave to tell the truth", "hiding a mistake makes it bigger")
 
 
 def surprise(t: Teller) -> None:
@@ -183,11 +197,20 @@ def surprise(t: Teller) -> None:
     B = t.child(t.at(A))
     C = t.adult()
     den = t.place()
-    t.act("meet", A, B=B, say=("{A} was with {B.o}. They [had a secret|were making a plan].", "{B} was there, and they whispered."))
+    t.act(
+        "meet",
+        A,
+        B=B,
+        say=("{A} was with {B.i}. They [had a secret|were making a plan].", "{B.i} was there, and they whispered."),
+    )
     t.act("tell", A, "", B, detail=f"a surprise for {C}", C=C, q=den, say=(
         '"Let us surprise {C.n}," {A} said. "We will have a party {q.in}."',
         '"{C.n} [does so much for us|always helps us|never gets a present]," said {A.n}. "Let us make a party {q.in}!"'))  # fmt: skip
-    t.say('"[But it must be a secret|Not a word to anyone]," said {B.n}.', '"[What a good idea|Yes, yes, yes]!" said {B.n}.', B=B)
+    t.say(
+        '"[But it must be a secret|Not a word to anyone]," said {B.n}.',
+        '"[What a good idea|Yes, yes, yes]!" said {B.n}.',
+        B=B,
+    )
     food = t.thing(t.pick(("cake", "pie", "bread", "soup", "cheese")), holder=t.adult())
     deco = t.thing(t.pick(("ribbon", "lantern", "bell", "drum", "picture", "flute")), place=t.place())
     t.paragraph()
@@ -202,17 +225,25 @@ def surprise(t: Teller) -> None:
     t.act("give", t.world.holder[food], food, A, why="the party")
     t.fetch(A, deco)
     t.go(A, den)
-    t.act("put", A, deco, detail=t.spot(den), say=("{A} put {x.the} where all could see it.",
-          "{A} made everything [ready|pretty], and {x.the} got the best place.")) if False else t.say(
-          "{A} made everything [ready|pretty|neat].", A=A)  # fmt: skip
+    t.say(
+        "{A} made everything [ready|pretty|neat].",
+        "{A} [swept the floor|put up paper stars|hung up chains of flowers].",
+        A=A,
+    )
     t.paragraph()
-    t.act("go", B, B=C, p=den, say=('"Come with me," {A} said to {B.o}, and they went to {p}.', "At last {A} brought {B.o} to {p}."))
+    t.act(
+        "go",
+        B,
+        B=C,
+        p=den,
+        say=('"Come with me," {A} said to {B.o}, and they went to {p}.', "At last {A} brought {B.o} to {p}."),
+    )
     t.say('"Surprise!" cried {A.n} and {B.n}.', A=A, B=B)
     t.feel(C, t.pick(("surprised", "happy", "grateful")), "the party")
     t.act("give", A, deco, C, why="the party")
-    t.act("share", A, food, C, B=B, D=C, say=("All three of them ate {x.the} [together|and sang|and told jokes].",
+    t.act("share", A, food, C, say=("All three of them ate {x.the} [together|and sang|and told jokes].",
                                            "They shared {x.the}, and each got [a big piece|a fair part]."))  # fmt: skip
-    t.finish(t.pick(("a secret can be a kind thing", "it is fun to make others glad", "the best parties are small")))
+    t.finish("a secret can be a kind thing", "it is fun to make others glad", "the best parties are small")
 
 
 def lending(t: Teller) -> None:
@@ -226,22 +257,43 @@ def lending(t: Teller) -> None:
     t.act("ask", B, x, A, detail="to borrow it", say=(
         '"What a [fine|useful|good] {x.n}," said {A.n}. "[May I borrow it until evening|Could you lend it to me]?"',
         '"I need {x.a} today," said {A.n}. "May I use yours?"'))  # fmt: skip
-    t.say("{A} [was not sure|waited a moment|thought about it]. Then {A.he} nodded.", '"[Yes|Sure|All right]," said {A.n}.', A=A)
+    t.say(
+        "{A} [was not sure|waited a moment|thought about it]. Then {A.he} nodded.",
+        '"[Yes|Sure|All right]," said {A.n}.',
+        A=A,
+    )
     t.act("lend", A, x, B)
     t.paragraph()
     t.go(A, t.place())
-    t.say("All day {A} [wondered|asked {A.self}] if {x.the} would come back.", "{A} [missed|thought about] {x.the} a little.", A=A, x=x)
+    t.say(
+        "All day {A} [wondered|asked {A.self}] if {x.the} would come back.",
+        "{A} [missed|thought about] {x.the} a little.",
+        A=A,
+        x=x,
+    )
     if t.chance(0.4):
         t.snack(A)
     t.go(A, t.homes[A])
     t.evening()
-    t.act("go", B, p=t.homes[A], say=("Then there was a knock at the door. It was {A}.", "Somebody knocked. {A} was at the door."))
+    t.act(
+        "go",
+        B,
+        p=t.homes[A],
+        say=("Then there was a knock at the door. It was {A.i}.", "Somebody knocked. {A} was at the door."),
+    )
     t.act("return", B, x, A)
     if t.chance(0.5):
         food = t.thing(t.fresh(words.SNACKS), holder=B)
-        t.act("give", B, food, A, why="thanks", say=('"And this is for you," {A} said, and gave {B.o} {x}.', "{A} had brought {x} for {B.o}, too."))
+        t.act(
+            "give",
+            B,
+            food,
+            A,
+            why="thanks",
+            say=('"And this is for you," {A} said, and gave {B.o} {x}.', "{A} had brought {x} for {B.o}, too."),
+        )
         t.act("share", A, food, B)
     else:
         t.thank(B, A)
     t.feel(A, t.pick(("happy", "proud")), f"the {x} came back")
-    t.finish(t.pick(("trust makes friends", "what you lend can come back with a smile", "good friends keep their word")))
+    t.finish("trust makes friends", "what you lend can come back with a smile", "good friends keep their word")

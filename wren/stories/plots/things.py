@@ -1,168 +1,38 @@
-"""Stories about a thing: lost, traded, locked away, mixed up, mended."""
+"""Stories about a thing: lost, traded, locked away, mixed up, mended, found."""
 
-from wren.stories import words
+from wren.stories import phrases, words
 from wren.stories.teller import Teller
 
 _FROM = ("grandmother", "grandfather", "uncle", "aunt", "mother", "father", "sister", "brother", "cousin")
 
 
-def _treasured(t: Teller, A: str, x: str) -> None:
+def treasured(t: Teller, A: str, x: str) -> None:
     """Says how A came by x, and lets A use it."""
     t.say(
         "{A} had {x} with {A.him}, [a gift from {A.his} {giver}|which {A.his} {giver} had made|the best thing {A.he} owned].",
-        "In {A.his} bag {A.he} carried {x}.",
-        "{A.his} {giver} had given {A.him} {x}, and {A.he} [took it everywhere|loved it dearly|never went out without it].",
+        "In {A.his} bag {A.n} carried {x}.",
+        "{A.s} {giver} had given {A.him} {x}, and {A.he} [took it everywhere|loved it dearly|never went out without it].",
         "{A} was carrying {x}.",
         A=A, x=x, giver=t.pick(_FROM),
     )  # fmt: skip
-    _use(t, A, x)
-
-
-def _use(t: Teller, A: str, x: str) -> None:
-    use = words.KINDS[t.world.things[x].noun].use
-    if use and t.chance(0.6):
-        t.say("{A} {use}.", "[First|For a while|Just for fun], {A} {use}.", A=A, use=use.replace(" it", " it"))
-
-
-def lost_and_found(t: Teller) -> None:
-    """A thing is left behind on a walk and found where it was left."""
-    A = t.begin(place=t.place(outdoors=True))
-    x = t.thing(t.pick(words.PLAYTHINGS + words.PRECIOUS), holder=A)
-    _treasured(t, A, x)
-    stops = [t.at(A)]
-    for _ in range(1 if t.chance(0.4) else 2):
-        stops.append(t.place(outdoors=True))
-    loss = int(t.rand() * len(stops))
-    for index, stop in enumerate(stops):
-        t.go(A, stop)
-        if index == loss:
-            t.act("lose", A, x, detail=t.spot(stop))
-    t.go(A, t.homes[A])
-    t.paragraph()
-    t.say(
-        "[At home|That afternoon|A little later], {A} [reached into {A.his} bag|wanted to show {x.the} to {A.his} {giver}|looked for {x.the}]. It was gone!",
-        "{A} was about to sit down when {A.he} thought of {x.the}. [Where was it|It was not in {A.his} bag]?".replace("bag]?", "bag]!").replace("was it|", "could it be|") if False else
-        "{A} was about to sit down when {A.he} thought of {x.the}. It was not in {A.his} bag!",
-        '"Where is my {x.n}?" {A} cried. {A.he} [emptied {A.his} pockets|turned {A.his} bag inside out], but it was not there.',
-        A=A, x=x, giver=t.pick(_FROM),
-    )  # fmt: skip
-    t.feel(A, t.pick(("sad", "worried")), f"the {x} was lost")
-    B = ""
     if t.chance(0.6):
-        B = t.child(t.homes[A], f"{t.his(A)} friend @")
-        t.say("Just then {B} [knocked at the door|came by|looked in at the window].", B=B)
-        t.act("tell", A, x, B, detail="lost", say=(
-            '"I lost my {x.c}," said {A.n}. "[Think back|Do not worry|Do not cry]," said {B.n}. "[Where were you today|We will find it together|Let us go back the way you came]."'.replace("today|", "today, then|") if False else
-            '"I lost my {x.c}," said {A.n}. "[Think back|Do not worry|Do not cry]," said {B.n}. "[We will find it together|Let us go back the way you came|I will help you look]."',
-            "{A} told {B.o} about {x.the}. {B.n} [wanted to help|had an idea: they would walk the same way again].",
-        ))  # fmt: skip
-    for stop in reversed(stops):
-        t.go(A, stop, B)
-        if t.world.place_of(x) != stop:
-            t.act("look", A, x, say=None, detail=t.spot(stop))
-            continue
-        finder = B if B and t.chance(0.4) else A
-        t.act("find", finder, x, detail=t.world.lies[x][1])
-        t.act("take", finder, x, say=() if t.chance(0.5) else None)
-        if finder != A:
-            t.act("return", B, x, A)
-        break
-    t.feel(A, "happy", f"the {x} was found")
-    if B:
-        t.thank(A, B)
-    t.finish(t.pick(("it helps to think back", "a good search starts where the day began", "you should look after your things")))
+        use(t, A, x)
 
 
-def trade(t: Teller) -> None:
-    """A wants what B has; B wants what C has; a chain of swaps."""
-    A = t.begin()
-    x = t.thing(t.fresh(words.PLAYTHINGS), holder=A)
-    _treasured(t, A, x)
-    owners = [t.child(t.place(), ""), t.adult()] if t.chance(0.5) else [t.child(t.place()), t.child(t.place())]
-    goods = [t.thing(t.fresh(words.PLAYTHINGS), holder=owner) for owner in owners]
-    B, C = owners
-    y, z = goods
-    t.go(A, t.at(B))
-    t.act("meet", A, B=B)
-    t.say(
-        "{B} had {y}. {A} [looked at it and sighed|liked it at once|had always wanted one].",
-        '{A} [saw|noticed] {y} in {B.s} hands. "[What a fine {y.n}|I wish I had a {y.noun} like that]!" said {A.n}.'.replace("a {y.noun} like", "something like"),
-        A=A, B=B, y=y,
-    )  # fmt: skip
-    t.act("ask", A, y, B, detail="to trade", say=(
-        '"[Will you trade|Would you swap] your {x.n} for my {y.n}?" {A} asked.',), **{"y": x})
-    direct = t.chance(0.3)
-    if direct:
-        t.say('"[Yes, I would like that|Done|It is a deal]!" said {B.n}.', B=B)
-    else:
-        t.say('"No," said {B.n}, "but I would trade it for {z.a} like the one {C.n} has."', B=B, z=z, C=C)
-        t.go(A, t.at(C))
-        t.act("meet", A, B=C)
-        t.act("ask", A, z, C, detail="to trade", y=x, say=(
-            '"May I have your {x.n} for my {y.n}?" {A} asked. "[Yes, gladly|Why not|I never use it anyway]," said {B.n}.',
-            "{A} offered {y.the} for {x}. {B.n} thought for a moment and [nodded|agreed]."))  # fmt: skip
-        _swap(t, A, x, C, z)
-        t.go(A, t.at(B))
-    _swap(t, A, x if direct else z, B, y)
-    t.paragraph()
-    _use(t, A, y)
-    t.feel(A, "happy", f"the trade for the {y}")
-    t.say("Both of them thought that they had made the better trade.", "It was a fair trade, and nobody was sorry.",
-          "{B.n} was happy, too.", B=B)  # fmt: skip
-    t.finish(t.pick(("a fair trade makes two people happy", "it never hurts to ask", "one thing can lead to another")))
+def use(t: Teller, A: str, x: str) -> None:
+    """A does with x what one does with such a thing."""
+    done = words.KINDS[t.world.things[x].noun].use
+    if done:
+        t.say("{A} [took|went and took] {x.the} and {use}.", "[Just for fun|At once|Right away], {A} took {x.the} and {use}.",
+              "{A} liked {x.the} so much that {A.he} {use}.", A=A, x=x, use=done)  # fmt: skip
 
 
-def _swap(t: Teller, A: str, x: str, B: str, y: str) -> None:
-    t.act("give", A, x, B, why="trade", say=())
-    t.act("give", B, y, A, why="trade", say=(
-        "So {B} got {y.the}, and {A} got {x.the}.", "They [swapped|traded]: {y.the} for {x.the}.",
-        "{B} [handed over|gave up] {y.the} and took {x.the}."), **{"y": x})
+def mend_with(t: Teller, A: str, x: str, tool: str) -> None:
+    t.act("mend", A, x, tool, y=tool, say=phrases.MEND[tool])
 
 
-def locked_box(t: Teller) -> None:
-    """A locked box, a key somewhere else, and somebody's lost treasure inside."""
-    A = t.begin()
-    B = t.adult()
-    box = t.thing(t.pick(words.nouns("box")), place=t.place())
-    key = t.thing("key")
-    inside = t.thing(t.fresh(words.PRECIOUS), inside=box, owner=B)
-    t.world.do(t_event(key, t, B))
-    t.world.do(lock_event(box, key))
-    where, spot = t.world.lies[box]
-    t.go(A, where)
-    t.act("find", A, box, detail=spot)
-    t.feel(A, t.pick(("excited", "surprised")), f"the {box}")
-    t.open(A, box)
-    t.paragraph()
-    t.act("take", A, inside, y=box, say=("Inside {y.the} {A} found {x}!", "{A} lifted the lid. There was {x}!",
-                                         "In {y.the}, wrapped in cloth, lay {x}."))  # fmt: skip
-    t.say("A [note|label] said: this belongs to {B.n}.", 'On it was written, "{B.n}."',
-          "{A} turned it over and read a name: {B.n}.", A=A, B=B)  # fmt: skip
-    t.reach(A, t.at(B))
-    t.act("return", A, inside, B)
-    t.feel(B, t.pick(("surprised", "happy", "grateful")), f"the {inside} came back")
-    t.say('"I lost it [many years ago|when I was as small as you|last winter]," said {B.n}.',
-          '"I thought it was gone forever," said {B.n}.', B=B)  # fmt: skip
-    _reward(t, A, B)
-    t.finish(t.pick(("what is lost can come back", "an honest heart is the best key", "it feels good to give a thing back")))
-
-
-def t_event(key: str, t: Teller, avoid: str):
-    """The key lies somewhere that is not where the story began."""
-    from wren.stories.world import Event
-
-    place = t.place()
-    return Event("lie", "", key, "", place, t.spot(place))
-
-
-def lock_event(box: str, key: str):
-    from wren.stories.world import Event
-
-    return Event("lock", "", box, key)
-
-
-def _reward(t: Teller, A: str, B: str) -> None:
-    """B gives A something nice to eat, or a thing."""
+def reward(t: Teller, A: str, B: str) -> None:
+    """B gives A something nice to eat, or a thing, out of thanks."""
     if t.chance(0.5):
         food = t.thing(t.fresh(words.SNACKS), holder=B)
         t.act("give", B, food, A, why="thanks")
@@ -173,31 +43,168 @@ def _reward(t: Teller, A: str, B: str) -> None:
         t.feel(A, "happy", f"the {gift}")
 
 
+def lost_and_found(t: Teller) -> None:
+    """A thing is left behind on a walk and found where it was left."""
+    A = t.begin(place=t.place(outdoors=True))
+    x = t.thing(t.pick(words.PLAYTHINGS + words.PRECIOUS), holder=A)
+    treasured(t, A, x)
+    stops = [t.at(A), t.place(outdoors=True)]
+    if t.chance(0.6):
+        stops.append(t.place(outdoors=True))
+    loss = int(t.rand() * len(stops))
+    for index, stop in enumerate(stops):
+        t.go(A, stop)
+        if index == loss:
+            t.act("lose", A, x, detail=t.spot(stop))
+    t.go(A, t.homes[A])
+    t.paragraph()
+    t.say(
+        "[At home|A little later], {A} [reached into {A.his} bag|wanted to show {x.the} to {A.his} {giver}]. It was gone!",
+        "{A} was about to sit down when {A.he} thought of {x.the}. It was not in {A.his} bag!",
+        '"Where is my {x.n}?" {A} cried. {A.he} [emptied {A.his} pockets|turned {A.his} bag inside out]. It was not there.',
+        A=A, x=x, giver=t.pick(_FROM),
+    )  # fmt: skip
+    t.feel(A, t.pick(("sad", "worried")), f"the {x} was lost")
+    B = ""
+    if t.chance(0.6):
+        B = t.child(t.homes[A])
+        t.say("Just then {B} [knocked at the door|came by|looked in at the window].", B=B)
+        t.act("tell", A, x, B, detail="lost", say=(
+            '"I lost my {x.c}," said {A.n}. "[Think back|Do not worry|Do not cry]," said {B.n}. '
+            '"[We will find it together|Let us go back the way you came|I will help you look]."',
+            "{A} told {B.o} about {x.the}. {B.n} [wanted to help|had an idea: they would walk the same way again].",
+        ))  # fmt: skip
+    _retrace(t, A, B, x, stops)
+    t.feel(A, "happy", f"the {x} was found")
+    if B:
+        t.thank(A, B)
+    t.finish("it helps to think back", "a good search starts where the day began", "you should look after your things")
+
+
+def _retrace(t: Teller, A: str, B: str, x: str, stops: list[str]) -> None:
+    """A, with B if named, walks back along the stops until x is found."""
+    for stop in reversed(stops):
+        t.go(A, stop, B)
+        if t.world.place_of(x) != stop:
+            t.act("look", A, x, detail=t.spot(stop))
+            continue
+        finder = B if B and t.chance(0.4) else A
+        t.act("find", finder, x, detail=t.world.lies[x][1])
+        t.act("take", finder, x, say=() if t.chance(0.5) else None)
+        if finder != A:
+            t.act("return", B, x, A)
+        return
+
+
+def trade(t: Teller) -> None:
+    """A wants what B has; B wants what C has; a chain of swaps."""
+    A = t.begin()
+    x = t.thing(t.fresh(words.PLAYTHINGS), holder=A)
+    treasured(t, A, x)
+    B = t.child(t.place())
+    C = t.adult() if t.chance(0.5) else t.child(t.place())
+    y = t.thing(t.fresh(words.PLAYTHINGS), holder=B)
+    z = t.thing(t.fresh(words.PLAYTHINGS), holder=C)
+    t.go(A, t.at(B))
+    t.act("meet", A, B=B)
+    t.say("{B} had {y}. {A} [looked at it and sighed|liked it at once|had always wanted one].",
+          '{A} [saw|noticed] {y} in {B.s} hands. "[What a fine {y.n}|I wish I had something like that]!" said {A.n}.',
+          A=A, B=B, y=y)  # fmt: skip
+    t.act("ask", A, y, B, detail="to trade", y=y, z=x, say=(
+        '"[Will you trade|Would you swap] your {y.n} for my {z.n}?" {A} asked.',
+        '"[I will give you|You can have] my {z.n} for it," said {A.n}.'))  # fmt: skip
+    if t.chance(0.3):
+        t.say('"[Yes, I would like that|Done|It is a deal]!" said {B.n}.', B=B)
+        _swap(t, A, x, B, y)
+    else:
+        t.say('"No," said {B.n}, "but I would trade it for {z.a}. {C.n} has one."', B=B, z=z, C=C)
+        t.go(A, t.at(C))
+        t.act("meet", A, B=C)
+        t.act("ask", A, z, C, detail="to trade", y=x, say=(
+            '"May I have your {x.n} for my {y.n}?" {A} asked. "[Yes, gladly|Why not|I never use it anyway]," said {B.n}.',
+            "{A} offered {y.the} for {x.the}. {B.n} thought for a moment and [nodded|agreed]."))  # fmt: skip
+        _swap(t, A, x, C, z)
+        t.go(A, t.at(B))
+        _swap(t, A, z, B, y)
+    t.paragraph()
+    use(t, A, y)
+    t.feel(A, "happy", f"the trade for the {y}")
+    t.say("Both of them thought that they had made the better trade.", "It was a fair trade, and nobody was sorry.",
+          "{B} was glad, too.", B=B)  # fmt: skip
+    t.finish("a fair trade makes two people happy", "it never hurts to ask", "one thing can lead to another")
+
+
+def _swap(t: Teller, A: str, x: str, B: str, y: str) -> None:
+    t.act("give", A, x, B, why="trade", say=())
+    t.act("give", B, y, A, why="trade", z=x, say=(
+        "So {A} got {z.the}, and {B} got {x.the}.", "They [swapped|traded]: {z.the} for {x.the}.",
+        "{A} [handed over|gave up] {x.the} and took {z.the}."))  # fmt: skip
+
+
+def locked_box(t: Teller) -> None:
+    """A locked box, a key somewhere else, and somebody's lost treasure inside."""
+    A = t.begin()
+    B = t.adult()
+    box = t.thing(t.pick(words.nouns("box")), place=t.place())
+    inside = t.thing(t.fresh(words.PRECIOUS), inside=box, owner=B)
+    key = t.thing("key")
+    t.lock(box, key)
+    if t.chance(0.6):
+        t.lay(key, t.place())
+    else:
+        t.keep(t.adult(), key)
+    where, spot = t.world.lies[box]
+    t.go(A, where)
+    t.act("find", A, box, detail=spot)
+    t.feel(A, t.pick(("excited", "surprised")), f"the {box}")
+    t.open(A, box)
+    t.paragraph()
+    t.act("take", A, inside, y=box, say=("Inside {y.the} {A} found {x}!", "{A} lifted the lid. There was {x}!",
+                                         "In {y.the}, wrapped in cloth, lay {x}. {A} took it out."))  # fmt: skip
+    t.say(
+        "A [note|label] said that it belonged to {B}.",
+        "{A} turned it over and read a name. It belonged to {B}.",
+        A=A,
+        B=B,
+    )
+    t.reach(A, t.at(B))
+    t.act("return", A, inside, B)
+    t.feel(B, t.pick(("surprised", "happy", "grateful")), f"the {inside} came back")
+    t.say('"I lost it [many years ago|when I was as small as you|last winter]," said {B.n}.',
+          '"I thought it was gone forever," said {B.n}.', B=B)  # fmt: skip
+    reward(t, A, B)
+    t.finish("what is lost can come back", "an honest heart is the best key", "it feels good to give a thing back")
+
+
 def mixed_up(t: Teller) -> None:
     """Two things alike but for their colour change hands by mistake."""
     A = t.begin()
-    noun = t.pick(words.nouns("wear") + ("umbrella", "blanket", "ball", "cup"))
-    colors = [t.pick(words.COLORS), t.pick(words.COLORS)]
-    while colors[0] == colors[1]:
-        colors[1] = t.pick(words.COLORS)
+    noun = t.pick((*words.nouns("wear"), "umbrella", "blanket", "ball", "cup"))
+    color, color2 = t.pick(words.COLORS), t.pick(words.COLORS)
+    while color == color2:
+        color2 = t.pick(words.COLORS)
     meet = t.place()
     B = t.child(meet)
-    x = t.thing(noun, holder=A, color=colors[0])
-    y = t.thing(noun, holder=B, color=colors[1])
-    t.say("{A} had {x.a}.", "{A} [took|brought] {A.his} {x.c} [along|with {A.him}].", A=A, x=x)
+    x, y = t.thing(noun, holder=A, color=color), t.thing(noun, holder=B, color=color2)
+    t.say("{A} had {x.a}.", "{A} had brought {A.his} {x.c}[ along| with {A.him}].", A=A, x=x)
     t.go(A, meet)
     t.act("meet", A, B=B)
-    t.say("{B} had {x.a}.", "{B} had one, too, but {B.his} {noun} was {x.color}.", B=B, x=y, noun=noun)
+    t.say(
+        "{B} had {x.a}.",
+        "{B} had {noun2}, too, but {B.his} {noun} was {x.color}.",
+        B=B,
+        x=y,
+        noun=noun,
+        noun2=t.an(noun),
+    )
     t.voice.known[y] = True
     spot = t.spot(meet)
     t.act("put", A, x, detail=spot, say=())
-    t.act("put", B, y, A=B, detail=spot, say=()) if False else t.act("put", B, y, detail=spot, say=(
-        "They laid both {noun}s {s} and [played|went to play]."), noun=noun) if False else t.act(
-        "put", B, y, detail=spot, noun=noun, a=A, say=(
-            "They laid {A.his} {noun} and {a}'s {noun} {s} and went to play.",
-            "Both of them put their {noun}s down {s}."))  # fmt: skip
+    t.act("put", B, y, detail=spot, noun=noun, say=(
+        "They laid the two {noun}s down {s} and went to play.", "Both of them put their {noun}s down {s}."))  # fmt: skip
     t.act("play", A, B=B)
     t.act("take", A, y, say=())
+    t.act("take", B, x, say=())
     t.go(A, t.homes[A])
     t.paragraph()
     t.say("At home {A} looked at the {noun}. It was {x.color}, not {y.color}!",
@@ -205,60 +212,57 @@ def mixed_up(t: Teller) -> None:
           "Then {A} saw that the {noun} in {A.his} hands was {x.color}. {A.he} had taken the wrong one.",
           A=A, noun=noun, x=y, y=x)  # fmt: skip
     t.feel(A, t.pick(("surprised", "worried", "ashamed")), f"{A} took the {y} of {B} by mistake")
-    t.act("take", B, x, say=())
     if t.chance(0.5):
         t.go(A, meet)
+        t.act(
+            "meet", A, B=B, say=("{B} was still there, [looking puzzled|scratching {B.his} head|as red as a tomato].",)
+        )
     else:
-        t.act("go", B, p=t.homes[A], say=("At that moment {A} [knocked at the door|came running] with {x.the}.",), x=x)
-        t.world.events[-1] = t.world.events[-1]._replace(thing="")
+        t.act("go", B, p=t.homes[A], y=x, say=("At that moment {A} [knocked at the door|came running] with {y.the}.",))
     t.act("return", A, y, B)
     t.act("return", B, x, A, say=("{A} laughed and gave {x.the} to {B.o}.", "And {A} gave {B.o} {x.the}.",
                                   '"And this is yours," said {A.n}, and gave {B.o} {x.the}.'))  # fmt: skip
-    t.say('"Next time we should look twice," said {B.n}.', "They laughed until their sides hurt.",
-          '"[Yours|Mine] is {y.color}, [remember|and do not forget it]!" said {B.n}.'.replace("Yours|", "Yours|") if False else
-          "Both of them were glad.", B=B, A=A, y=y)  # fmt: skip
-    t.finish(t.pick(("it is good to look twice", "anyone can make a mistake", "a mistake can be put right")))
+    t.say(
+        '"Next time we should look twice," said {B.n}.',
+        "They laughed until their sides hurt.",
+        "Both of them were glad.",
+        B=B,
+    )
+    t.finish("it is good to look twice", "anyone can make a mistake", "a mistake can be put right")
 
 
 def mended(t: Teller) -> None:
     """A thing breaks; the right tool is somewhere else; together it is mended."""
     A = t.begin()
     x = t.thing(t.pick(words.BREAKABLE), holder=A)
-    _treasured(t, A, x)
+    treasured(t, A, x)
     kind = words.KINDS[t.world.things[x].noun]
-    t.act("break", A, x, damage=kind.damage, say=(
-        "But {A} [tripped|stumbled|slipped] and {x.the} {damage}.", "Then, [crack|oh no|suddenly], {x.the} {damage}!",
-        "A moment later, {A} bumped into a [wall|post|fence], and {x.the} {damage}."))  # fmt: skip
+    t.act("break", A, x, damage=kind.damage, say=phrases.BREAK)
     t.feel(A, t.pick(("sad", "worried", "sad", "angry")), f"the {x} broke")
     t.paragraph()
     helper = t.child() if t.chance(0.5) else t.adult()
-    grown = bool(t.world.people[helper].role)
     tool = t.thing(kind.tool, holder=helper if t.chance(0.4) else t.adult())
     t.reach(A, t.at(helper))
     t.act("meet", A, B=helper)
     t.act("tell", A, x, helper, detail="broken", say=(
         '"Look, my {x.c} is broken," {A} said. "[Can it be mended|Can you help me]?"',
         "{A} showed {B.o} {x.the}.", '"[Please help me|What can we do]," {A} said, and held up {x.the}.'))  # fmt: skip
-    t.voice.say('"[I can mend that|That is not so bad|Nothing is lost yet]," said {B.n}. "[All we need is|We only need] {y.a}."',
-                {"B": helper, "y": tool})  # fmt: skip
+    t.say('"[I can mend that|That is not so bad|Nothing is lost yet]," said {B.n}. "[All we need is|We only need] {y.a}."',
+          B=helper, y=tool)  # fmt: skip
     if t.world.holder[tool] == helper:
-        t.say("{B.n} had one in [a drawer|{B.his} pocket].", B=helper) if tool != "glue" else t.say(
-            "{B.n} had some [in a drawer|in a pot].", B=helper)
+        t.say("{B.n} [got it from a drawer|kept that in {B.his} pocket|had just that].", B=helper)
     else:
         back = t.at(helper)
         t.fetch(A, tool)
         t.go(A, back)
         t.act("lend", A, tool, helper, say=())
-    from wren.stories import phrases
-
-    t.act("mend", helper, x, tool, y=tool, say=phrases.MEND[tool])
+    mend_with(t, helper, x, tool)
     t.feel(A, "happy", f"the {x} is whole again")
     t.thank(A, helper)
-    t.finish(t.pick(("many broken things can be mended", "two can do more than one", "help is closer than you think" if grown else
-                     "a friend can make things whole again")))  # fmt: skip
+    t.finish("many broken things can be mended", "two can do more than one", "help is closer than you think")
 
 
-def noble_finder(t: Teller) -> None:
+def honest_finder(t: Teller) -> None:
     """A finds a thing that is not A's and looks for the one who lost it."""
     A = t.begin()
     place = t.place(outdoors=True)
@@ -267,20 +271,23 @@ def noble_finder(t: Teller) -> None:
     t.go(A, place)
     t.act("find", A, x, detail=t.world.lies[x][1])
     t.act("take", A, x)
-    t.say('"[Whose|Who lost] {x.a}?" {A} [wondered|asked aloud].'.replace("[Whose|Who lost] {x.a}", "Who lost this {x.n}"),
-          "It was a lovely thing, and {A} [wanted to keep it|wished it were {A.his} own]. But it was not.".replace("{A.his} own", "a gift"),
+    t.say('"Who lost this {x.n}?" {A} [wondered|asked aloud].',
+          "It was a lovely thing, and {A} [wanted to keep it|wished to have one like it]. But it was not {A.his} own.",
           "Nobody was near. {A} could have kept it, but that would not be right.", A=A, x=x)  # fmt: skip
     t.paragraph()
     for _ in range(1 if t.chance(0.6) else 2):
         other = t.adult() if t.chance(0.5) else t.child(t.place())
         t.reach(A, t.at(other))
         t.act("ask", A, x, other, detail="is it yours", say=(
-            '"Is this {x.n} yours?" {A} asked {B.o}. "No," said {B.n}, "[mine is at home|I have never seen it|but it is very nice]."',
-            "{A} showed {x.the} to {B.o}, who shook {B.his} head."))  # fmt: skip
-        if t.chance(0.7):
-            t.say('"[Ask|Try|Go and ask] {C.n}," said {B.n}.', '"I think I saw {C.n} with one like that," {B} said.',
-                  B=other, C=owner)  # fmt: skip
-            break
+            '"Is this {x.n} yours?" {A} asked {B.o}. "No," said {B.n}, '
+            '"[mine is at home|I have never seen it|but it is very nice]."',
+            "{A} showed {x.the} to {B.i}, who shook {B.his} head."))  # fmt: skip
+    t.say(
+        '"[Ask|Try|Go and ask] {C.n}," said {B.n}.',
+        '"I think I saw {C.n} with one like that," {B} said.',
+        B=other,
+        C=owner,
+    )
     t.reach(A, t.at(owner))
     t.act("ask", A, x, owner, detail="is it yours", say=(
         '"Did you lose {x.a}?" {A} asked {B.o}. "Yes!" cried {B.n}. "[I looked for it everywhere|I have missed it so]!"',
@@ -288,7 +295,7 @@ def noble_finder(t: Teller) -> None:
     t.act("return", A, x, owner)
     t.feel(owner, t.pick(("happy", "grateful", "surprised")), f"the {x} came back")
     if t.chance(0.6):
-        _reward(t, A, owner)
+        reward(t, A, owner)
     else:
         t.thank(owner, A)
-    t.finish(t.pick(("giving back feels better than keeping", "what is not yours wants to go home", "honest people sleep well")))
+    t.finish("giving back feels better than keeping", "what is not yours wants to go home", "honest people sleep well")

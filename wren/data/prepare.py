@@ -1,0 +1,446 @@
+"""Sources to token shards, to be interrupted anywhere: the same call again goes on and ends with the same bytes.
+
+`.progress.json` is written after every closed shard, when all that it names is on the disk: where in the sources the
+next document is, how long the open shard of the other split is, and the counts. Whatever was written later is cut off
+when the call is repeated. A finished folder is checked, and damaged shards are made again from where they began.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from wren.data.dedup import Contamination, HashLog, NearHasher
+from wren.data.folder import (
+    HASHES,
+    PROGRESS,
+    TOKENIZER,
+    check_same,
+    clean,
+    files_of,
+    has_shards,
+    is_complete,
+    locked,
+    plain,
+)
+from wren.data.holdout import Holdout, plan, raw_documents
+from wren.data.pipeline import Stream, Worker, initial_state
+from wren.data.shards import MANIFEST, SPLITS, Manifest, ShardWriter, Split, damaged_shards, dtype_for
+from wren.data.sources import Source, StdinSource
+from wren.errors import ConfigError, DataError
+from wren.files import atomic_writer, disk_errors, read_json, write_json
+from wren.tokenizer.bpe import Tokenizer, check_vocab_size, num_cores
+
+SHARD_TOKENS = 1 << 24
+TOKENIZER_BYTES = 128 << 20  # of text, from its beginning
+_COUNTS = ("documents", "bytes", "tokens")
+
+
+class Progress(NamedTuple):
+    """How far it is: `stage` is "tokenizer", "shards" or "rebuild"; `total_bytes` of text are expected, if known."""
+
+    stage: str
+    documents: int
+    bytes: int
+    tokens: int
+    total_bytes: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What decides about the bytes of the shards, besides the sources."""
+
+    tokenizer: str | None  # fingerprint of the given one
+    vocab_size: int
+    val_fraction: float | None
+    val_tokens: int
+    max_tokens: int | None
+    shard_tokens: int
+    weights: tuple[float, ...] | None
+    dedup: str
+    decontaminate: tuple[dict[str, str], ...]
+
+    def __post_init__(self) -> None:
+        if self.tokenizer is None:
+            check_vocab_size(self.vocab_size)
+        if self.dedup not in ("none", "exact", "near"):
+            raise ConfigError(f"dedup can be none, exact or near, not '{self.dedup}'.")
+        if self.val_fraction is not None and not 0 <= self.val_fraction < 1:
+            raise ConfigError(f"The validation fraction {self.val_fraction} must be from 0 to below 1; try 0.005.")
+        for name in ("val_tokens", "shard_tokens", "max_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value:,}; it must be 1 or more.")
+        if self.weights is not None and not all(0 < weight < float("inf") for weight in self.weights):
+            raise ConfigError("The weights of a mixture must be numbers above 0.")
+
+
+def prepare(
+    sources: Sequence[Source],
+    out: Path,
+    *,
+    tokenizer: Tokenizer | None = None,
+    vocab_size: int = 32_768,
+    val_sources: Sequence[Source] = (),
+    val_fraction: float | None = None,
+    val_tokens: int = 10_000_000,
+    max_tokens: int | None = None,
+    shard_tokens: int = SHARD_TOKENS,
+    weights: Sequence[float] | None = None,
+    dedup: str = "none",
+    decontaminate: Sequence[str] = (),
+    workers: int | None = None,
+    fresh: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Manifest:
+    """Writes shards, tokenizer and manifest into `out`, goes on with an unfinished run, or mends a finished one.
+
+    tokenizer      None: one of `vocab_size` is trained on the first 128 MiB of training text
+    val_sources    the validation split; without them about `val_fraction` (None: 0.5 %) of the documents, chosen by
+                   their content, and at most about `val_tokens`; 0 holds nothing out
+    max_tokens     stop at the document with which the training split reaches this
+    weights        one per source: their shares of the training text's bytes hold at every moment, and the data ends
+                   where one of them runs out; None: one source after another
+    dedup          none, exact or near (needs `datasketch`), see wren/data/dedup.py
+    decontaminate  evaluation files whose text no training document may hold
+    fresh          remove what an earlier run left in `out`
+    Neither `workers` nor an interruption changes a byte. Raises WrenErrors; there is no manifest then.
+    """
+    if not sources:
+        raise ConfigError("There is no source to read; name one with --source.")
+    if weights is not None and len(weights) != len(sources):
+        raise ConfigError(f"There are {len(weights)} weights for {len(sources)} sources; give one to each.")
+    contamination = Contamination(decontaminate) if decontaminate else None
+    settings = Settings(
+        tokenizer=tokenizer.fingerprint() if tokenizer else None,
+        vocab_size=tokenizer.vocab_size if tokenizer else vocab_size,
+        val_fraction=val_fraction,
+        val_tokens=val_tokens,
+        max_tokens=max_tokens,
+        shard_tokens=shard_tokens,
+        weights=tuple(map(float, weights)) if weights is not None else None,
+        dedup=dedup,
+        decontaminate=tuple(contamination.fingerprint()) if contamination else (),
+    )
+    near = NearHasher() if dedup == "near" else None
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    with locked(out):
+        if fresh:
+            clean(out, keep=())
+        job = _Job(
+            sources=sources,
+            val_sources=val_sources,
+            out=out,
+            settings=settings,
+            given=tokenizer,
+            contamination=contamination,
+            near=near,
+            num_workers=workers or num_cores(),
+            progress=progress or (lambda progress: None),
+            say=say or (lambda message: None),
+        )
+        return job.run()
+
+
+@dataclass(kw_only=True)
+class _Job:
+    """One call of `prepare`."""
+
+    sources: Sequence[Source]
+    val_sources: Sequence[Source]
+    out: Path
+    settings: Settings
+    given: Tokenizer | None
+    contamination: Contamination | None
+    near: NearHasher | None
+    num_workers: int
+    progress: Callable[[Progress], None]
+    say: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        self.all_sources = [*self.val_sources, *self.sources]
+        self._told = 0.0
+        splits = ["val"] * len(self.val_sources) + ["train"] * len(self.sources)
+        named = [
+            {"name": source.name, "split": split, "fingerprint": source.fingerprint()}
+            for source, split in zip(self.all_sources, splits, strict=True)
+        ]
+        self.identity = plain({"settings": asdict(self.settings), "sources": named})
+
+    def run(self) -> Manifest:
+        if is_complete(self.out):
+            manifest = Manifest.load(self.out)
+            keys = ("name", "split", "fingerprint")
+            old = {"settings": manifest.settings, "sources": [{k: s[k] for k in keys} for s in manifest.sources]}
+            check_same(self.out, "a data set", old, self.identity)
+            shards = {shard.file for split in manifest.splits.values() for shard in split.shards}
+            clean(self.out, keep={MANIFEST, TOKENIZER, HASHES, *shards})
+            rebuilt = self._mend(manifest, self._tokenizer(manifest.tokenizer))
+            self.say(f"{self.out} is complete{' again' if rebuilt else ' already'}: {_summary(manifest)}.")
+        else:
+            manifest = self._write()
+        for source in self.all_sources:
+            if isinstance(source, StdinSource):
+                source.discard()
+        return manifest
+
+    def _write(self) -> Manifest:
+        journal = self._begin()
+        holdout = _holdout(journal["holdout"])
+        if journal["tokenizer"] is None:
+            new = self.given or self._train(holdout)
+            new.save(self.out / TOKENIZER)
+            journal["tokenizer"] = new.fingerprint()
+            write_json(self.out / PROGRESS, journal)
+        tokenizer = self._tokenizer(journal["tokenizer"])
+        resumed = journal["state"] is not None
+        manifest = self._write_shards(journal, holdout, tokenizer)
+        if resumed:  # a shard of the earlier run may have been damaged since
+            self._mend(manifest, tokenizer)
+        manifest.save(self.out)
+        (self.out / PROGRESS).unlink()
+        self.say(f"{self.out} is complete: {_summary(manifest)}.")
+        return manifest
+
+    def _begin(self) -> dict[str, Any]:
+        """The journal of the unfinished run that is to go on, or a new one."""
+        path = self.out / PROGRESS
+        if path.exists():
+            journal = read_json(path)
+            check_same(self.out, "an unfinished data set", journal["identity"], self.identity)
+            clean(self.out, keep=files_of(journal))
+            if journal["state"]:
+                count = sum(len(writer["shards"]) for writer in journal["state"]["writers"].values())
+                self.say(f"Going on in {self.out} after {count} finished shards.")
+            return journal
+        if has_shards(self.out):
+            raise DataError(f"{self.out} holds shards without a manifest; choose another folder or use --fresh.")
+        settings = self.settings
+        if self.val_sources:
+            holdout = Holdout(name="given: " + ", ".join(source.name for source in self.val_sources))
+        else:
+            fraction, most = settings.val_fraction, settings.val_tokens
+            holdout = plan(self.sources, settings.weights, fraction, most, settings.max_tokens)
+        journal = {"identity": self.identity, "holdout": plain(asdict(holdout)), "tokenizer": None, "state": None}
+        write_json(path, journal)
+        return journal
+
+    def _train(self, holdout: Holdout) -> Tokenizer:
+        self.say(f"Training a tokenizer of {self.settings.vocab_size:,} on the first {TOKENIZER_BYTES >> 20} MiB.")
+        return Tokenizer.train(self._training_texts(holdout), self.settings.vocab_size, max_bytes=TOKENIZER_BYTES)
+
+    def _training_texts(self, holdout: Holdout) -> Iterator[str]:
+        """What is not held out, in the order of the shards."""
+        documents = size = 0
+        for source, part, number, text in raw_documents(self.sources, self.settings.weights):
+            visible = holdout.visible(source, part, number, text)
+            if visible:
+                documents, size = documents + 1, size + len(visible)
+                if self._is_time():
+                    self.progress(Progress("tokenizer", documents, size, 0, TOKENIZER_BYTES))
+                yield visible
+
+    def _tokenizer(self, fingerprint: str) -> Tokenizer:
+        path = self.out / TOKENIZER
+        if self.given is not None:
+            if not path.exists():
+                self.given.save(path)
+            return self.given
+        tokenizer = Tokenizer.load(path)
+        if tokenizer.fingerprint() != fingerprint:
+            raise DataError(f"{path} is not the tokenizer of these shards; restore it or start over with --fresh.")
+        return tokenizer
+
+    def _write_shards(self, journal: dict[str, Any], holdout: Holdout, tokenizer: Tokenizer) -> Manifest:
+        """Writes all shards from the journal's state on."""
+        start = initial_state(len(self.all_sources))
+        state = journal["state"] or {
+            "stream": start,
+            "writers": dict.fromkeys(SPLITS),
+            "positions": {split: [start["position"]] for split in SPLITS},
+        }
+        run = _Run(self, holdout, tokenizer, state)
+        try:
+            run.write(journal)
+            self._check_splits(run, holdout)
+            run.finish()
+        finally:
+            run.close()
+        return self._manifest(run, holdout, tokenizer)
+
+    def stream(
+        self,
+        tokenizer: Tokenizer,
+        holdout: Holdout,
+        log: HashLog | None,
+        state: dict[str, Any],
+        only: str | None = None,
+    ) -> Stream:
+        worker = Worker(
+            tokenizer=tokenizer,
+            dtype=dtype_for(tokenizer.vocab_size),
+            threshold=holdout.threshold,
+            exact=self.settings.dedup != "none",
+            near=self.near,
+            contamination=self.contamination,
+            only=only,
+        )
+        return Stream(
+            self.all_sources,
+            worker,
+            holdout,
+            num_given=len(self.val_sources),
+            weights=self.settings.weights,
+            log=log,
+            num_workers=self.num_workers,
+            state=state,
+        )
+
+    def tell(self, stage: str, stream: Stream) -> None:
+        if self._is_time():
+            documents, size, tokens = (sum(counts[key] for counts in stream.counts) for key in _COUNTS)
+            total = sum(source.approximate_bytes() or 0 for source in self.all_sources) or None
+            self.progress(Progress(stage, documents, size, tokens, total))
+
+    def _is_time(self) -> bool:
+        """Five times a second."""
+        now = time.monotonic()
+        if now - self._told < 0.2:
+            return False
+        self._told = now
+        return True
+
+    def _check_splits(self, run: "_Run", holdout: Holdout) -> None:
+        removed = ", ".join(
+            f"{count:,} {name.replace('_', ' ')}" for name, count in run.stream.removed.items() if count
+        )
+        hint = f" ({removed} left out)" if removed else ""
+        if not run.writers["train"].tokens:
+            raise DataError(
+                f"No training text is left{hint}; give more text, or validation text of its own with --val."
+            )
+        if not run.writers["val"].tokens and self.settings.val_fraction != 0:
+            raise DataError(f"No validation text was found{hint}; name some with --val.")
+
+    def _manifest(self, run: "_Run", holdout: Holdout, tokenizer: Tokenizer) -> Manifest:
+        weights = [None] * len(self.val_sources) + list(self.settings.weights or [None] * len(self.sources))
+        sources = [
+            {**named, **counts, **({} if weight is None else {"weight": weight})}
+            for named, counts, weight in zip(self.identity["sources"], run.stream.counts, weights, strict=True)
+        ]
+        names = {"train": "all that is not held out", "val": holdout.name}
+        if self.val_sources:
+            names["train"] = ", ".join(source.name for source in self.sources)
+        splits = {split: Split(name=names[split], shards=tuple(run.writers[split].shards)) for split in SPLITS}
+        return Manifest(
+            tokenizer=tokenizer.fingerprint(),
+            vocab_size=tokenizer.vocab_size,
+            dtype=dtype_for(tokenizer.vocab_size).name,
+            document_id=tokenizer.document_id,
+            splits=splits,
+            sources=sources,
+            removed=run.stream.removed,
+            settings=self.identity["settings"],
+            holdout=plain(asdict(holdout)),
+            positions={split: run.positions[split][: len(splits[split].shards)] for split in SPLITS},
+        )
+
+    def _mend(self, manifest: Manifest, tokenizer: Tokenizer) -> list[str]:
+        """Makes the damaged shards again and returns their names."""
+        damaged = damaged_shards(self.out, manifest, check=True)
+        for split in SPLITS:
+            for index, shard in enumerate(manifest.splits[split].shards):
+                if shard.file in damaged:
+                    self.say(f"{self.out / shard.file} is damaged or missing; making it again.")
+                    self._rebuild(manifest, tokenizer, split, index)
+        return damaged
+
+    def _rebuild(self, manifest: Manifest, tokenizer: Tokenizer, split: str, index: int) -> None:
+        shard = manifest.splits[split].shards[index]
+        state = {**initial_state(len(self.all_sources)), "position": manifest.positions[split][index]}
+        copy = self.out / ".dedup.tmp"
+        with disk_errors(copy):
+            if (self.out / HASHES).exists():
+                shutil.copyfile(self.out / HASHES, copy)
+        log = HashLog(copy, state["position"]["hashes"]) if self.settings.dedup != "none" else None
+        stream = self.stream(tokenizer, _holdout(manifest.holdout), log, state, only=split)
+        try:
+            with atomic_writer(self.out / shard.file) as file:
+                left = shard.tokens
+                for kept in stream if left else ():
+                    if kept.split == split and kept.tokens is not None:
+                        file.write(kept.tokens.data)
+                        left -= len(kept.tokens)
+                    self.tell("rebuild", stream)
+                    if left <= 0:
+                        break
+        finally:
+            stream.close()
+            if log is not None:
+                log.close()
+            copy.unlink(missing_ok=True)
+        if shard.file in damaged_shards(self.out, manifest, check=True):
+            raise DataError(
+                f"{self.out / shard.file} came out differently: its sources changed; start over with --fresh."
+            )
+
+
+class _Run:
+    """Stream and writers of one pass, and the positions at which each split's shards began."""
+
+    def __init__(self, job: _Job, holdout: Holdout, tokenizer: Tokenizer, state: dict[str, Any]):
+        self.job = job
+        self.positions: dict[str, list[Any]] = {split: list(state["positions"][split]) for split in SPLITS}
+        hashes = state["stream"]["position"]["hashes"]
+        self.log = HashLog(job.out / HASHES, hashes) if job.settings.dedup != "none" else None
+        dtype, size = dtype_for(tokenizer.vocab_size), job.settings.shard_tokens
+        self.writers = {split: ShardWriter(job.out, split, dtype, size, state["writers"][split]) for split in SPLITS}
+        self.stream = job.stream(tokenizer, holdout, self.log, state["stream"])
+
+    def write(self, journal: dict[str, Any]) -> None:
+        """All documents, or those up to `max_tokens`; the journal follows every closed shard."""
+        limit, train = self.job.settings.max_tokens, self.writers["train"]
+        if limit is not None and train.tokens >= limit:
+            return
+        for kept in self.stream:
+            assert kept.tokens is not None
+            if self.writers[kept.split].write(kept.tokens, kept.num_bytes):
+                self.positions[kept.split].append(self.stream.position())
+                journal["state"] = self._durable_state()
+                write_json(self.job.out / PROGRESS, journal)
+            self.job.tell("shards", self.stream)
+            if limit is not None and train.tokens >= limit:
+                return
+
+    def finish(self) -> None:
+        for split in SPLITS:
+            self.writers[split].close_shard()
+        if self.log is not None:
+            self.log.sync()
+
+    def close(self) -> None:
+        self.stream.close()
+        for writer in self.writers.values():
+            writer.close()
+        if self.log is not None:
+            self.log.close()
+
+    def _durable_state(self) -> dict[str, Any]:
+        writers = {split: self.writers[split].sync() for split in SPLITS}
+        if self.log is not None:
+            self.log.sync()
+        return {"stream": self.stream.state(), "writers": writers, "positions": self.positions}
+
+
+def _holdout(value: dict[str, Any]) -> Holdout:
+    return Holdout(name=value["name"], threshold=value["threshold"], cut=value["cut"] and tuple(value["cut"]))
+
+
+def _summary(manifest: Manifest) -> str:
+    train, val = manifest.splits["train"], manifest.splits["val"]
+    count = len(train.shards) + len(val.shards)
+    return f"{train.tokens:,} training and {val.tokens:,} validation tokens in {count} shards"

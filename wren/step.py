@@ -1,0 +1,150 @@
+"""One optimizer step on one global batch: micro-batches, clipping, skipped steps, and memory that runs out.
+
+A step's loss is the sum over the learned targets of the whole global batch divided by their number, so that neither
+micro-batches nor packing change it.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wren.batch import Batch
+from wren.errors import ConfigError
+from wren.model import LM
+from wren.precision import Precision, is_out_of_memory
+from wren.resume import TrainState, rng_state, set_rng_state
+
+Loss = Callable[[LM, Batch], Tensor]  # the weighted sum over the learned targets of a (micro-)batch
+
+
+@dataclass
+class Step:
+    """Calling it trains one step at `factor` times the base learning rates and returns its row of metrics.
+
+    grad_clip: the largest norm of the gradient, 0 = any. Raises ConfigError when one row does not fit into memory.
+    """
+
+    state: TrainState
+    loss: Loss
+    precision: Precision
+    grad_clip: float
+    say: Callable[[str], None]
+
+    def __call__(self, factor: float) -> dict[str, Any]:
+        start = time.perf_counter()
+        state, progress = self.state, self.state.progress
+        state.optimizer.set_factor(factor)
+        state.model.train()
+        batch = state.batches.next_batch()
+        num_targets = batch.num_targets()
+        loss, norm = self._gradients(batch, num_targets)
+        if math.isfinite(loss) and math.isfinite(norm):
+            self._update()
+            progress.bad_in_a_row = 0
+        else:
+            progress.skipped += 1
+            progress.bad_in_a_row += self._is_bad(loss)
+        state.scaler.update()
+        progress.step += 1
+        progress.tokens += num_targets
+        seconds = time.perf_counter() - start
+        progress.seconds += seconds
+        return {
+            "step": progress.step,
+            "kind": "train",
+            "loss": loss,
+            "grad_norm": norm,
+            "factor": factor,
+            "skipped": progress.skipped,
+            "tokens": progress.tokens,
+            "seconds": progress.seconds,
+            "tokens_per_second": num_targets / seconds,
+        }
+
+    def _gradients(self, batch: Batch, num_targets: int) -> tuple[float, float]:
+        """Leaves the clipped gradient of the mean loss in the parameters; returns that loss and the gradient's norm."""
+        state, rows = self.state, len(batch.tokens_BT)
+        rng = rng_state(state.device)
+        while (total := self._accumulate(batch, min(state.progress.micro_batch_size, rows), num_targets)) is None:
+            # out here the failed graph and the exception that held it are gone, so their memory can be given back
+            if state.device.type == "cuda":
+                torch.cuda.empty_cache()
+            set_rng_state(rng, state.device)  # the dropout of a run that began with the smaller micro-batch
+            self._halve(rows)
+        for part in state.optimizer.parts:
+            state.scaler.unscale_(part)
+        clip = self.grad_clip or math.inf
+        norm = torch.nn.utils.clip_grad_norm_(state.optimizer.params(), clip)
+        loss, norm = torch.stack((total, norm)).tolist()  # the step's one wait for the device
+        return loss, norm
+
+    def _accumulate(self, batch: Batch, size: int, num_targets: int) -> Tensor | None:
+        """The mean loss over the batch, its gradient added up in micro-batches of `size` rows; None = no memory."""
+        self.state.optimizer.zero_grad()
+        total = None
+        try:
+            for start in range(0, len(batch.tokens_BT), size):
+                micro = batch.rows(start, start + size).to(self.state.device)
+                with self.precision.context():
+                    loss = self.loss(self.state.model, micro) / max(num_targets, 1)
+                self.state.scaler.scale(loss).backward()
+                total = loss.detach() if total is None else total + loss.detach()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if size == 1:
+                raise _no_memory(error) from error
+            return None
+        return total
+
+    def _halve(self, rows: int) -> None:
+        size = min(self.state.progress.micro_batch_size, rows)
+        self.state.progress.micro_batch_size = size // 2
+        self.say(f"Out of memory: the micro-batch is now {size // 2} rows instead of {size}; the batch is the same.")
+
+    def _update(self) -> None:
+        """Steps the optimizers: their gradients are unscaled, clipped and finite by now."""
+        try:
+            for part in self.state.optimizer.parts:
+                part.step()
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise _no_memory(error) from error
+            raise
+
+    def _is_bad(self, loss: float) -> bool:
+        """Whether a skipped step is a sign of divergence: fp16's overflows are not while its scale can still fall."""
+        return not (math.isfinite(loss) and self.precision.scaler and self.state.scaler.get_scale() > 1.0)
+
+
+def _no_memory(error: BaseException) -> ConfigError:
+    short = str(error).splitlines()[0][:160] if str(error) else "no details"
+    return ConfigError(
+        f"Out of memory even with one row at a time ({short}); choose a smaller model or a shorter context, "
+        "or free the device of other programs."
+    )
+
+
+def compiled(loss: Loss) -> Loss:
+    """`loss` through torch.compile, the model's forward pass and the head's cross-entropy in one.
+
+    The model itself is left as it is: names of parameters, evaluation and sampling do not change. Calls raise
+    ConfigError where this machine lacks what torch.compile needs.
+    """
+    fast = torch.compile(loss)
+
+    def call(model: LM, batch: Batch) -> Tensor:
+        try:
+            return fast(model, batch)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            short = str(error).strip().splitlines()[0][:160]
+            raise ConfigError(
+                f"torch.compile does not work here ({short}); train without --compile, or run `wren doctor`."
+            ) from error
+
+    return call
