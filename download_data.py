@@ -1,4 +1,4 @@
-"""Fetch FineWeb-Edu (or any dataset on the hub) as token shards: `python download_data.py`; `--help` names the flags."""
+"""FineWeb-Edu, or any dataset on the hub, as token shards: `python download_data.py`; `--help` names the flags."""
 
 import sys
 

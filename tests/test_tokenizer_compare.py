@@ -142,10 +142,10 @@ def test_importing_brings_no_matplotlib() -> None:
 
 
 def test_the_bench_runs_and_writes_its_figures(tmp_path: Path) -> None:
-    small = ["--generate-mb", "1", "--encode-mb", "1", "--train-repeats", "1", "--repeats", "1", "--vocab-size", "2000"]
+    small = ["--generate-mb", "1", "--encode-mb", "1", "--train-repeats", "1", "--repeats", "1", "--vocab-size", "1000"]
     command = [sys.executable, str(BENCH), *small, "--out", str(tmp_path), "--json", str(tmp_path / "bench.json")]
     result = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert "2,000 ids" in result.stdout
+    assert "1,000 ids" in result.stdout
     figures = json.loads((tmp_path / "bench.json").read_text())
     assert [row["name"] for row in figures["rows"]] == ["train", "encode, lists", "encode, arrays"]
     assert figures["tokens_equal"] > 100_000

@@ -330,6 +330,8 @@ def tokenizer_train(
     trained.save(out)
     seconds = time.perf_counter() - start
     print(f"{out}: {trained.vocab_size:,} entries, trained in {units.duration(seconds)}.")
+    if trained.num_unused:
+        print(f"The text gave only {trained.num_merges:,} merges, so {trained.num_unused:,} entries are unused.")
     return _write(json_, {"vocab_size": trained.vocab_size, "fingerprint": trained.fingerprint(), "seconds": seconds})
 
 
@@ -400,11 +402,15 @@ def tokenizer_show(tokenizer: Path, text: str = "The wren sings: 3.14159 times l
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb and returns the exit code."""
     from wren.files import describe
+    from wren.interrupt import Interrupted
 
     try:
         return app.cli(prog="wren", args=arguments) or 0
+    except Interrupted as stop:
+        print(f"wren: Stopped and saved at step {stop.step}; the same command goes on from there.", file=sys.stderr)
+        return 128 + stop.signal_number
     except KeyboardInterrupt:
-        print("wren: Interrupted.", file=sys.stderr)
+        print("wren: Interrupted; the same command goes on where it stopped, or begins anew.", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone: no second complaint

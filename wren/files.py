@@ -17,6 +17,7 @@ _MENDS = {
     errno.EFBIG: "a file may not grow that large here; raise the limit (ulimit -f) or choose another folder",
     errno.EACCES: "permission is denied; choose a folder you may write to",
     errno.EROFS: "the file system is read-only; choose a folder you may write to",
+    errno.EEXIST: "a part of that path is a file, not a folder; choose another path",
     errno.ENOTDIR: "a part of that path is a file, not a folder; choose another path",
     errno.EISDIR: "that path is a folder, not a file; choose another path",
 }

@@ -64,7 +64,7 @@ def quickstart(
         open_sources([str(text.train)]),
         data,
         vocab_size=vocab_size,
-        val_sources=open_sources([str(text.val)]) if text.val else None,
+        val_sources=open_sources([str(text.val)]) if text.val else (),
         val_fraction=0.02,
     )
     split = manifest.splits["train"]

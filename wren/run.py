@@ -4,7 +4,9 @@ config.json  env.json  metrics.jsonl  log.txt  tokenizer.json  loss.png  report.
 """
 
 import contextlib
+import errno
 import json
+import math
 import os
 import platform
 import sys
@@ -16,6 +18,8 @@ from typing import Any
 from wren import __version__
 from wren.errors import ConfigError
 from wren.files import disk_errors, read_json, write_json, write_text
+
+_OURS = {"env.json", "log.txt", "data"}  # what may lie in the folder before config.json makes it a run
 
 
 class Run:
@@ -33,11 +37,15 @@ class Run:
         return self.config_path.is_file()
 
     def create(self, config: Any) -> None:
-        """Writes config.json (JSON values) and env.json; raises ConfigError when the folder holds other things."""
+        """Writes env.json and then config.json (JSON values); raises ConfigError when the folder holds other things."""
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"{self.path} is a file; name a folder for the run.")
-        if self.path.is_dir() and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
-            raise ConfigError(f"{self.path} is not empty and holds no run; choose another --run folder.")
+        if self.path.is_dir():
+            others = [e.name for e in self.path.iterdir() if not e.name.startswith(".") and e.name not in _OURS]
+            if others:
+                raise ConfigError(
+                    f"{self.path} holds '{min(others)}' and no run (no config.json); choose another --run folder."
+                )
         with disk_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.path / "env.json", environment())
@@ -50,33 +58,44 @@ class Run:
         return read_json(self.config_path)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Every whole line of metrics.jsonl; a line cut short by a crash is left out."""
+        """Every whole line of metrics.jsonl; a line cut short by a crash or a full disk is left out."""
         if not self.metrics_path.exists():
             return []
         rows = []
-        for line in self.metrics_path.read_text(encoding="utf-8").splitlines():
+        for line in self.metrics_path.read_text(encoding="utf-8", errors="replace").splitlines():
             with contextlib.suppress(json.JSONDecodeError):
-                rows.append(json.loads(line))
+                row = json.loads(line)
+                if isinstance(row, dict) and "step" in row:
+                    rows.append(row)
         return rows
 
     def log_metrics(self, row: dict[str, Any]) -> None:
-        with disk_errors(self.metrics_path), open(self.metrics_path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        """Adds a line to metrics.jsonl; a number that is not finite becomes null. Raises DiskError."""
+        line = json.dumps({key: _finite(value) for key, value in row.items()}, allow_nan=False)
+        _append(self.metrics_path, line)
+
+    def sync_metrics(self) -> None:
+        """Makes the metrics so far survive a power cut."""
+        if self.metrics_path.exists():
+            with disk_errors(self.metrics_path), open(self.metrics_path, "rb+") as file:
+                os.fsync(file.fileno())
 
     def rewind_metrics(self, step: int) -> None:
-        """Drops the rows past `step`: a resumed run writes them anew."""
-        rows = [row for row in self.metrics() if row["step"] <= step]
-        write_text(self.metrics_path, "".join(json.dumps(row) + "\n" for row in rows))
+        """Drops the rows past `step`, which a resumed run writes anew, and the temporary files that a kill left."""
+        for stray in self.path.glob(".*.tmp"):
+            with contextlib.suppress(OSError):
+                stray.unlink()
+        if self.metrics_path.exists():
+            rows = [row for row in self.metrics() if row["step"] <= step]
+            write_text(self.metrics_path, "".join(json.dumps(row) + "\n" for row in rows))
 
     def write_sample(self, step: int, texts: list[str]) -> None:
         """samples/step_<step>.txt: what the model wrote at that step."""
         write_text(self.path / "samples" / f"step_{step:06d}.txt", "\n\n-----\n\n".join(texts) + "\n")
 
     def log(self, text: str) -> None:
-        """A dated line in log.txt."""
-        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-        with disk_errors(self.path), open(self.path / "log.txt", "a", encoding="utf-8") as file:
-            file.write(f"{stamp} {text}\n")
+        """A dated line in log.txt; raises DiskError."""
+        _append(self.path / "log.txt", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}")
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -86,7 +105,10 @@ class Run:
             return
         import fcntl
 
-        with open(self.path / ".lock", "w") as file:
+        with disk_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            (self.path / ".lock").touch()
+        with open(self.path / ".lock", "a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -94,6 +116,22 @@ class Run:
                     f"Another process is training in {self.path}; wait for it or use another --run."
                 ) from error
             yield
+
+
+def _append(path: Path, line: str) -> None:
+    """Adds a line with one write, on a line of its own even when a full disk cut the last one short."""
+    with disk_errors(path), open(path, "ab+", buffering=0) as file:
+        whole = file.tell() == 0
+        if not whole:
+            file.seek(-1, os.SEEK_END)
+            whole = file.read(1) == b"\n"
+        data = (("" if whole else "\n") + line + "\n").encode()
+        if file.write(data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def environment() -> dict[str, Any]:

@@ -123,7 +123,7 @@ class Step:
 
 
 def _no_memory(error: BaseException) -> ConfigError:
-    short = str(error).splitlines()[0][:160] if str(error) else "no details"
+    short = " ".join(str(error).split())[:160]
     return ConfigError(
         f"Out of memory even with one row at a time ({short}); choose a smaller model or a shorter context, "
         "or free the device of other programs."
@@ -136,13 +136,15 @@ def compiled(loss: Loss) -> Loss:
     The model itself is left as it is: names of parameters, evaluation and sampling do not change. Calls raise
     ConfigError where this machine lacks what torch.compile needs.
     """
+    from torch._dynamo.exc import TorchDynamoException  # here: importing the compiler takes seconds
+
     fast = torch.compile(loss)
 
     def call(model: LM, batch: Batch) -> Tensor:
         try:
             return fast(model, batch)
-        except torch._dynamo.exc.TorchDynamoException as error:
-            short = str(error).strip().splitlines()[0][:160]
+        except TorchDynamoException as error:
+            short = " ".join(str(error).split())[:160]
             raise ConfigError(
                 f"torch.compile does not work here ({short}); train without --compile, or run `wren doctor`."
             ) from error

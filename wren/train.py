@@ -109,7 +109,7 @@ def train(
 
 @dataclass
 class _Keeper:
-    """The run directory's side of the loop: checkpoints, metrics and callbacks, and what to do when the disk is full."""
+    """The run directory's side of the loop: checkpoints, metrics, callbacks; and what to do when the disk is full."""
 
     state: TrainState
     run: Run

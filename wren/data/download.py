@@ -4,8 +4,6 @@ flags -> files at a pinned commit -> a plan, its disk need checked -> prepare() 
 """
 
 import random
-import resource
-import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -14,24 +12,20 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from tyro.conf import arg
+from tyro.conf import FlagCreatePairsOff, arg
 
 from wren import units
-from wren.data.hub import SPENT_BYTES, HubSource
+from wren.data import show
+from wren.data.hub import HubSource
 from wren.data.hub_client import AGAIN, HubClient, Retry
 from wren.data.hub_locate import FINEWEB_EDU, Located, Wanted, look_up, pin, pinned
+from wren.data.hub_plan import AHEAD, Plan, check_disk, free_bytes, make_plan
 from wren.data.hub_progress import Display
-from wren.data.prepare import SHARD_TOKENS, prepare
-from wren.data.shards import Manifest, dtype_for
-from wren.errors import ConfigError, DiskError, WrenError
+from wren.data.prepare import SHARD_TOKENS, TOKENIZER_BYTES, prepare
+from wren.data.shards import Manifest
+from wren.errors import ConfigError, WrenError
 from wren.files import describe, write_json
-from wren.tokenizer.bpe import Tokenizer, check_vocab_size, num_cores
-
-AHEAD = 2  # files fetched beyond the one that is read
-MOST_TEXT_PER_TOKEN = 5.0  # bytes: so that enough files are fetched in time
-LEAST_TEXT_PER_TOKEN = 3.5  # bytes: so that the disk is not full before the end
-ENCODE_BYTES_PER_S = 6e6  # of text on one core
-NETWORK_BYTES_PER_S = 12.5e6  # 100 Mbit/s
+from wren.tokenizer.bpe import Tokenizer, check_vocab_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,81 +81,15 @@ class Flags:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What a run will need; all but the number of files in the dataset is an estimate."""
+class Order:
+    """The flags' words as values; `max_tokens` is None for all."""
 
-    dataset: str
-    config: str | None
-    revision: str
-    out: str
-    num_files: int
-    num_files_needed: int
-    download_bytes: int
-    raw_bytes_at_once: int
-    shard_bytes: int
-    disk_bytes: int  # at once
-    tokens: int
-    seconds: float
-
-    def lines(self) -> list[str]:
-        config = f" ({self.config})" if self.config else ""
-        return [
-            f"{self.dataset}{config} at commit {self.revision[:12]} into {self.out}",
-            f"files     {self.num_files_needed} of {self.num_files}, {units.size(self.download_bytes)} to download",
-            f"tokens    about {units.short(self.tokens)}",
-            f"disk      {units.size(self.disk_bytes)}: {units.size(self.raw_bytes_at_once)} of raw files at once, "
-            f"{units.size(self.shard_bytes)} of shards",
-            f"time      about {units.duration(self.seconds)} (download at {NETWORK_BYTES_PER_S * 8e-6:.0f} Mbit/s, "
-            f"tokenizing at {units.size(ENCODE_BYTES_PER_S)}/s a core on {num_cores()} cores)",
-        ]
-
-
-def make_plan(located: Located, flags: Flags, out: Path, max_tokens: int | None, vocab_size: int) -> Plan:
-    """Files, bytes, tokens and time for these flags."""
-    text_bytes = sum(file.size for file in located.files) * located.text_per_byte
-    tokens = int(text_bytes / LEAST_TEXT_PER_TOKEN)
-    if max_tokens is not None:
-        tokens = min(tokens, max_tokens)
-    needed = located.num_files(tokens * MOST_TEXT_PER_TOKEN / (1 - flags.val_fraction))
-    sizes = [file.size for file in located.files[:needed]]
-    # on the disk at once: one that was read, one that is being read, those ahead
-    width = len(sizes) if flags.keep_raw else AHEAD + 2
-    raw = max(sum(sizes[start : start + width]) for start in range(max(1, len(sizes) - width + 1)))
-    raw = min(sum(sizes), raw + SPENT_BYTES)
-    shards = int(tokens / (1 - flags.val_fraction)) * dtype_for(vocab_size).itemsize
-    encoding_s = min(text_bytes, tokens * MOST_TEXT_PER_TOKEN) / (ENCODE_BYTES_PER_S * (flags.workers or num_cores()))
-    return Plan(
-        dataset=located.wanted.repo,
-        config=located.config,
-        revision=located.revision,
-        out=str(out),
-        num_files=len(located.files),
-        num_files_needed=needed,
-        download_bytes=sum(sizes),
-        raw_bytes_at_once=raw,
-        shard_bytes=shards,
-        disk_bytes=raw + shards,
-        tokens=tokens,
-        seconds=max(encoding_s, sum(sizes) / NETWORK_BYTES_PER_S),
-    )
-
-
-def free_bytes(path: Path) -> int:
-    """Free space where `path` is or would be."""
-    while not path.exists():
-        path = path.parent
-    return shutil.disk_usage(path).free
-
-
-def check_disk(plan: Plan, out: Path, free: int) -> None:
-    """Raises DiskError when what is still missing of the disk need is more than the `free` bytes."""
-    there = sum(file.stat().st_size for file in out.rglob("*") if file.is_file()) if out.exists() else 0
-    missing = max(0, plan.disk_bytes - there)
-    if missing > free:
-        raise DiskError(
-            f"{out} needs {units.size(missing)} more and its disk has {units.size(free)} free; free some space, choose "
-            "another --out or ask for fewer --tokens."
-        )
+    wanted: Wanted
+    out: Path
+    max_tokens: int | None
+    shard_tokens: int
+    tokenizer: Tokenizer | None
+    vocab_size: int
 
 
 def run(
@@ -178,57 +106,71 @@ def run(
     folder; every_s: seconds between lines of progress where there is no terminal.
     """
     began = time.monotonic()
-    max_tokens, tokenizer, vocab_size, wanted, out = _read(flags)
-    display: Display | None = None
-
-    def report(line: str) -> None:
-        display.line(line) if display else print(line, file=sys.stderr, flush=True)
-
+    order = _read(flags)
     retry = Retry(attempts=flags.retries, first_s=flags.retry_wait)
-    client = HubClient(rng or random.Random(), report, endpoint=endpoint, retry=retry, timeout_s=flags.timeout)
-    located = None if flags.fresh else pinned(wanted, out)
-    located = located or look_up(client, wanted)
-    plan = make_plan(located, flags, out, max_tokens, vocab_size)
+    client = HubClient(rng or random.Random(), _line, endpoint=endpoint, retry=retry, timeout_s=flags.timeout)
+    located = None if flags.fresh else pinned(order.wanted, order.out)
+    located = located or look_up(client, order.wanted)
+    plan = make_plan(
+        located,
+        order.out,
+        max_tokens=order.max_tokens,
+        vocab_size=order.vocab_size,
+        tokenizer_bytes=0 if order.tokenizer else TOKENIZER_BYTES,
+        val_fraction=flags.val_fraction,
+        keep_raw=flags.keep_raw,
+        workers=flags.workers,
+    )
     print("\n".join(plan.lines()), flush=True)
     if flags.dry_run:
-        return _write(flags.json, {**asdict(plan), "free_bytes": free(out)})
-    check_disk(plan, out, free(out))
-    pin(located, out)
+        return _write(flags.json, {**asdict(plan), "free_bytes": free(order.out)})
+    check_disk(plan, order.out, free(order.out))
+    pin(located, order.out)
     with Display(plan.tokens, plan.download_bytes, every_s=every_s) as display:
-        source = HubSource(
-            client,
-            located,
-            out / "raw",
-            keep_raw=flags.keep_raw,
-            strict=flags.strict,
-            ahead=AHEAD,
-            num_needed=plan.num_files_needed,
-            progress=display.raw,
-        )
-        with source:
-            manifest = prepare(
-                [source],
-                out,
-                tokenizer=tokenizer,
-                vocab_size=vocab_size,
-                val_fraction=flags.val_fraction,
-                max_tokens=max_tokens,
-                shard_tokens=units.count(flags.shard_tokens, "number of tokens"),
-                workers=flags.workers,
-                fresh=flags.fresh,
-                progress=display.prepared,
-                say=display.line,
-            )
-            source.remove_raw()
+        client.report = display.line
+        manifest = _prepare(client, located, plan, flags, order, display)
     result = _result(plan, manifest, display.downloaded, time.monotonic() - began)
-    print(_summary(result, max_tokens))
+    print(_summary(manifest, result, order))
     return _write(flags.json, result)
+
+
+def _prepare(client: HubClient, located: Located, plan: Plan, flags: Flags, order: Order, display: Display) -> Manifest:
+    source = HubSource(
+        client,
+        located,
+        order.out / "raw",
+        keep_raw=flags.keep_raw,
+        strict=flags.strict,
+        ahead=AHEAD,
+        num_needed=plan.num_files_needed,
+        progress=display.raw,
+    )
+    with source:
+        manifest = prepare(
+            [source],
+            order.out,
+            tokenizer=order.tokenizer,
+            vocab_size=order.vocab_size,
+            val_fraction=flags.val_fraction,
+            max_tokens=order.max_tokens,
+            shard_tokens=order.shard_tokens,
+            workers=flags.workers,
+            fresh=flags.fresh,
+            progress=display.prepared,
+            say=display.line,
+        )
+        source.remove_raw()
+    return manifest
+
+
+def _line(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python download_data.py`: 0 done, 2 a mistake that the printed sentence names, 130 Ctrl-C."""
     try:
-        return run(tyro.cli(Flags, prog="download_data.py", args=arguments))
+        return run(tyro.cli(Flags, prog="download_data.py", args=arguments, config=(FlagCreatePairsOff,)))
     except KeyboardInterrupt:
         print(f"download_data.py: Interrupted; {AGAIN}.", file=sys.stderr)
         return 130
@@ -240,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _read(flags: Flags) -> tuple[int | None, Tokenizer | None, int, Wanted, Path]:
+def _read(flags: Flags) -> Order:
     """The flags' values, checked before anything is asked of the hub."""
     wanted = Wanted(
         repo=flags.dataset,
@@ -261,7 +203,14 @@ def _read(flags: Flags) -> tuple[int | None, Tokenizer | None, int, Wanted, Path
     vocab_size = tokenizer.vocab_size if tokenizer else units.count(flags.vocab_size, "vocabulary size")
     check_vocab_size(vocab_size)
     name = "-".join(filter(None, [flags.dataset.rpartition("/")[2], (flags.config or "").replace("/", "-")]))
-    return max_tokens, tokenizer, vocab_size, wanted, flags.out or Path("data") / name
+    return Order(
+        wanted=wanted,
+        out=flags.out or Path("data") / name,
+        max_tokens=max_tokens,
+        shard_tokens=units.count(flags.shard_tokens, "number of tokens"),
+        tokenizer=tokenizer,
+        vocab_size=vocab_size,
+    )
 
 
 def _result(plan: Plan, manifest: Manifest, downloaded: int, seconds: float) -> dict[str, Any]:
@@ -269,7 +218,6 @@ def _result(plan: Plan, manifest: Manifest, downloaded: int, seconds: float) -> 
         name: {"tokens": split.tokens, "documents": split.documents, "bytes": split.bytes, "shards": len(split.shards)}
         for name, split in manifest.splits.items()
     }
-    scale = 1 if sys.platform == "darwin" else 1024
     return {
         "out": plan.out,
         "dataset": plan.dataset,
@@ -279,20 +227,26 @@ def _result(plan: Plan, manifest: Manifest, downloaded: int, seconds: float) -> 
         "splits": splits,
         "downloaded_bytes": downloaded,
         "seconds": seconds,
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale,
+        "peak_memory_bytes": _peak_memory(),
     }
 
 
-def _summary(result: dict[str, Any], max_tokens: int | None) -> str:
-    train, val = result["splits"]["train"], result["splits"]["val"]
-    text = (
-        f"{units.short(train['tokens'])} training tokens in {train['shards']} shards and {units.short(val['tokens'])} "
-        f"for validation; downloaded {units.size(result['downloaded_bytes'])} in {units.duration(result['seconds'])}, "
-        f"peak memory {units.size(result['peak_memory_bytes'])}"
-    )
-    if max_tokens is not None and train["tokens"] < max_tokens:
-        text += f"; the dataset holds no more, so --tokens {units.short(max_tokens)} was not reached"
-    return f"{text}.\nNext: wren train --data {result['out']}"
+def _peak_memory() -> int | None:
+    """Bytes this process held at most; None where the system does not say."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _summary(manifest: Manifest, result: dict[str, Any], order: Order) -> str:
+    text = f"Downloaded {units.size(result['downloaded_bytes'])} in {units.duration(result['seconds'])}"
+    if result["peak_memory_bytes"] is not None:
+        text += f", peak memory {units.size(result['peak_memory_bytes'])}"
+    if order.max_tokens is not None and result["splits"]["train"]["tokens"] < order.max_tokens:
+        text += f"; the dataset holds no more, so --tokens {units.short(order.max_tokens)} was not reached"
+    return f"{show.summary(manifest, order.out)}\n{text}.\nNext: wren train --data {order.out}"
 
 
 def _write(path: Path | None, result: dict[str, Any]) -> int:

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
-from huggingface_hub import constants, get_session
+from huggingface_hub import __version__, constants, get_session, get_token
 from huggingface_hub.errors import OfflineModeIsEnabled
-from huggingface_hub.utils import build_hf_headers, httpx
+from huggingface_hub.utils import httpx
 
 from wren.errors import ConfigError, DataError, NetworkError, WrenError
 from wren.files import disk_errors, fsync_dir, sha256_file
@@ -109,7 +109,7 @@ class HubClient:
         self.retry = retry or Retry()
         self.stop = threading.Event()
         self._rng = rng
-        self._report = report
+        self.report = report
         self._timeout = httpx.Timeout(timeout_s)
 
     def commit(self, repo: str, revision: str | None) -> tuple[str, dict[str, Any]]:
@@ -219,8 +219,12 @@ class HubClient:
         return self._persist(f"Asking for {repo}", action)
 
     def _stream(self, url: str, headers: dict[str, str]) -> Any:
-        # compressed answers would make lengths and ranges those of another file
-        headers = build_hf_headers(library_name="wren", headers={"Accept-Encoding": "identity", **headers})
+        # not build_hf_headers: it asks the hub for a list first, and tells it which packages are installed
+        token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
+        headers = {"User-Agent": f"wren; hf_hub/{__version__}", **headers}
+        headers["Accept-Encoding"] = "identity"  # compressed, lengths and ranges would be those of another file
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
         return get_session().stream("GET", url, headers=headers, timeout=self._timeout, follow_redirects=True)
 
     def _persist(self, what: str, action: Callable[[], T], progress: Callable[[], int] = lambda: 0) -> T:
@@ -260,7 +264,7 @@ class HubClient:
         if asked is not None and asked > self.retry.patience_s:
             raise NetworkError(f"{what}: the hub asks to wait {asked:.0f} seconds; after that {AGAIN}.") from fault
         wait = max(asked or 0.0, self.retry.wait_s(failures, self._rng))
-        self._report(f"{what}: {_reason(fault)}; trying again in {wait:.1f} s (failure {failures})")
+        self.report(f"{what}: {_reason(fault)}; trying again in {wait:.1f} s (failure {failures})")
         if self.stop.wait(wait):
             raise Stopped
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from wren.batch import IGNORE, Batch, positions_in_documents
-from wren.errors import CheckpointError, DataError
+from wren.errors import CheckpointError, ConfigError, DataError
 
 
 class Batches(Protocol):
@@ -74,7 +74,10 @@ class TokenStream:
 
 
 class TokenLoader:
-    """Batches for training from a stream: shuffled anew every epoch by `seed`; remembers only a row counter."""
+    """Batches for training from a stream: shuffled anew every epoch by `seed`; remembers only a row counter.
+
+    Raises DataError when the stream is shorter than one batch, ConfigError for a seed below 0.
+    """
 
     def __init__(self, stream: TokenStream, *, batch_size: int, seed: int):
         needed = batch_size * stream.context_len
@@ -83,6 +86,8 @@ class TokenLoader:
                 f"The training split has {stream.num_tokens:,} tokens, less than one batch of {batch_size} x "
                 f"{stream.context_len} = {needed:,}; add text, or lower the batch size or the context length."
             )
+        if seed < 0:
+            raise ConfigError(f"The seed is {seed}; it must be 0 or above.")
         self.stream, self.batch_size, self.seed = stream, batch_size, seed
         self.row = 0
 

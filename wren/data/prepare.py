@@ -5,14 +5,14 @@ next document is, how long the open shard of the other split is, and the counts.
 when the call is repeated. A finished folder is checked, and damaged shards are made again from where they began.
 """
 
-import shutil
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from wren.data.dedup import Contamination, HashLog, NearHasher
+from wren.data.dedup import Contamination, NearHasher
 from wren.data.folder import (
     HASHES,
     PROGRESS,
@@ -26,55 +26,18 @@ from wren.data.folder import (
     plain,
 )
 from wren.data.holdout import Holdout, plan, raw_documents
-from wren.data.pipeline import Stream, Worker, initial_state
-from wren.data.shards import MANIFEST, SPLITS, Manifest, ShardWriter, Split, damaged_shards, dtype_for
+from wren.data.pipeline import Stream
+from wren.data.settings import Progress, Settings
+from wren.data.shards import MANIFEST, SPLITS, Manifest, Split, dtype_for
 from wren.data.sources import Source, StdinSource
-from wren.errors import ConfigError, DataError
-from wren.files import atomic_writer, disk_errors, read_json, write_json
-from wren.tokenizer.bpe import Tokenizer, check_vocab_size, num_cores
+from wren.data.writing import ShardRun, Task, mend
+from wren.errors import ConfigError, DataError, TokenizerError
+from wren.files import disk_errors, read_json, write_json
+from wren.tokenizer.bpe import Tokenizer, num_cores
 
 SHARD_TOKENS = 1 << 24
 TOKENIZER_BYTES = 128 << 20  # of text, from its beginning
 _COUNTS = ("documents", "bytes", "tokens")
-
-
-class Progress(NamedTuple):
-    """How far it is: `stage` is "tokenizer", "shards" or "rebuild"; `total_bytes` of text are expected, if known."""
-
-    stage: str
-    documents: int
-    bytes: int
-    tokens: int
-    total_bytes: int | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What decides about the bytes of the shards, besides the sources."""
-
-    tokenizer: str | None  # fingerprint of the given one
-    vocab_size: int
-    val_fraction: float | None
-    val_tokens: int
-    max_tokens: int | None
-    shard_tokens: int
-    weights: tuple[float, ...] | None
-    dedup: str
-    decontaminate: tuple[dict[str, str], ...]
-
-    def __post_init__(self) -> None:
-        if self.tokenizer is None:
-            check_vocab_size(self.vocab_size)
-        if self.dedup not in ("none", "exact", "near"):
-            raise ConfigError(f"dedup can be none, exact or near, not '{self.dedup}'.")
-        if self.val_fraction is not None and not 0 <= self.val_fraction < 1:
-            raise ConfigError(f"The validation fraction {self.val_fraction} must be from 0 to below 1; try 0.005.")
-        for name in ("val_tokens", "shard_tokens", "max_tokens"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} is {value:,}; it must be 1 or more.")
-        if self.weights is not None and not all(0 < weight < float("inf") for weight in self.weights):
-            raise ConfigError("The weights of a mixture must be numbers above 0.")
 
 
 def prepare(
@@ -143,7 +106,11 @@ def prepare(
             progress=progress or (lambda progress: None),
             say=say or (lambda message: None),
         )
-        return job.run()
+        try:
+            return job.run()
+        finally:
+            if not (out / PROGRESS).exists():  # finished, or not begun
+                job.discard_copies()
 
 
 @dataclass(kw_only=True)
@@ -164,6 +131,7 @@ class _Job:
     def __post_init__(self) -> None:
         self.all_sources = [*self.val_sources, *self.sources]
         self._told = 0.0
+        self._total = sum(source.approximate_bytes() or 0 for source in self.all_sources) or None
         splits = ["val"] * len(self.val_sources) + ["train"] * len(self.sources)
         named = [
             {"name": source.name, "split": split, "fingerprint": source.fingerprint()}
@@ -179,14 +147,16 @@ class _Job:
             check_same(self.out, "a data set", old, self.identity)
             shards = {shard.file for split in manifest.splits.values() for shard in split.shards}
             clean(self.out, keep={MANIFEST, TOKENIZER, HASHES, *shards})
-            rebuilt = self._mend(manifest, self._tokenizer(manifest.tokenizer))
+            task = self._task(_holdout(manifest.holdout), self._tokenizer(manifest.tokenizer))
+            rebuilt = mend(task, manifest, self.say)
             self.say(f"{self.out} is complete{' again' if rebuilt else ' already'}: {_summary(manifest)}.")
-        else:
-            manifest = self._write()
+            return manifest
+        return self._write()
+
+    def discard_copies(self) -> None:
         for source in self.all_sources:
             if isinstance(source, StdinSource):
                 source.discard()
-        return manifest
 
     def _write(self) -> Manifest:
         journal = self._begin()
@@ -196,11 +166,15 @@ class _Job:
             new.save(self.out / TOKENIZER)
             journal["tokenizer"] = new.fingerprint()
             write_json(self.out / PROGRESS, journal)
-        tokenizer = self._tokenizer(journal["tokenizer"])
+        task = self._task(holdout, self._tokenizer(journal["tokenizer"]))
         resumed = journal["state"] is not None
-        manifest = self._write_shards(journal, holdout, tokenizer)
+        with ShardRun(task, journal["state"]) as run:
+            run.write(journal)
+            self._check_splits(run)
+            run.finish()
+        manifest = self._manifest(run, task)
         if resumed:  # a shard of the earlier run may have been damaged since
-            self._mend(manifest, tokenizer)
+            mend(task, manifest, self.say)
         manifest.save(self.out)
         (self.out / PROGRESS).unlink()
         self.say(f"{self.out} is complete: {_summary(manifest)}.")
@@ -245,66 +219,36 @@ class _Job:
                 yield visible
 
     def _tokenizer(self, fingerprint: str) -> Tokenizer:
+        """The given tokenizer, or the one that was trained; tokenizer.json holds it in either case."""
         path = self.out / TOKENIZER
-        if self.given is not None:
-            if not path.exists():
-                self.given.save(path)
-            return self.given
-        tokenizer = Tokenizer.load(path)
-        if tokenizer.fingerprint() != fingerprint:
+        saved = None
+        with contextlib.suppress(TokenizerError, DataError):
+            saved = Tokenizer.load(path)
+        if saved is not None and saved.fingerprint() == fingerprint:
+            return self.given or saved
+        if self.given is None:
             raise DataError(f"{path} is not the tokenizer of these shards; restore it or start over with --fresh.")
-        return tokenizer
+        self.given.save(path)
+        return self.given
 
-    def _write_shards(self, journal: dict[str, Any], holdout: Holdout, tokenizer: Tokenizer) -> Manifest:
-        """Writes all shards from the journal's state on."""
-        start = initial_state(len(self.all_sources))
-        state = journal["state"] or {
-            "stream": start,
-            "writers": dict.fromkeys(SPLITS),
-            "positions": {split: [start["position"]] for split in SPLITS},
-        }
-        run = _Run(self, holdout, tokenizer, state)
-        try:
-            run.write(journal)
-            self._check_splits(run, holdout)
-            run.finish()
-        finally:
-            run.close()
-        return self._manifest(run, holdout, tokenizer)
-
-    def stream(
-        self,
-        tokenizer: Tokenizer,
-        holdout: Holdout,
-        log: HashLog | None,
-        state: dict[str, Any],
-        only: str | None = None,
-    ) -> Stream:
-        worker = Worker(
-            tokenizer=tokenizer,
-            dtype=dtype_for(tokenizer.vocab_size),
-            threshold=holdout.threshold,
-            exact=self.settings.dedup != "none",
-            near=self.near,
-            contamination=self.contamination,
-            only=only,
-        )
-        return Stream(
-            self.all_sources,
-            worker,
-            holdout,
+    def _task(self, holdout: Holdout, tokenizer: Tokenizer) -> Task:
+        return Task(
+            out=self.out,
+            sources=self.all_sources,
             num_given=len(self.val_sources),
-            weights=self.settings.weights,
-            log=log,
+            settings=self.settings,
+            holdout=holdout,
+            tokenizer=tokenizer,
+            contamination=self.contamination,
+            near=self.near,
             num_workers=self.num_workers,
-            state=state,
+            tell=self._tell,
         )
 
-    def tell(self, stage: str, stream: Stream) -> None:
+    def _tell(self, stage: str, stream: Stream) -> None:
         if self._is_time():
             documents, size, tokens = (sum(counts[key] for counts in stream.counts) for key in _COUNTS)
-            total = sum(source.approximate_bytes() or 0 for source in self.all_sources) or None
-            self.progress(Progress(stage, documents, size, tokens, total))
+            self.progress(Progress(stage, documents, size, tokens, self._total))
 
     def _is_time(self) -> bool:
         """Five times a second."""
@@ -314,7 +258,7 @@ class _Job:
         self._told = now
         return True
 
-    def _check_splits(self, run: "_Run", holdout: Holdout) -> None:
+    def _check_splits(self, run: ShardRun) -> None:
         removed = ", ".join(
             f"{count:,} {name.replace('_', ' ')}" for name, count in run.stream.removed.items() if count
         )
@@ -326,7 +270,8 @@ class _Job:
         if not run.writers["val"].tokens and self.settings.val_fraction != 0:
             raise DataError(f"No validation text was found{hint}; name some with --val.")
 
-    def _manifest(self, run: "_Run", holdout: Holdout, tokenizer: Tokenizer) -> Manifest:
+    def _manifest(self, run: ShardRun, task: Task) -> Manifest:
+        holdout, tokenizer = task.holdout, task.tokenizer
         weights = [None] * len(self.val_sources) + list(self.settings.weights or [None] * len(self.sources))
         sources = [
             {**named, **counts, **({} if weight is None else {"weight": weight})}
@@ -348,92 +293,6 @@ class _Job:
             holdout=plain(asdict(holdout)),
             positions={split: run.positions[split][: len(splits[split].shards)] for split in SPLITS},
         )
-
-    def _mend(self, manifest: Manifest, tokenizer: Tokenizer) -> list[str]:
-        """Makes the damaged shards again and returns their names."""
-        damaged = damaged_shards(self.out, manifest, check=True)
-        for split in SPLITS:
-            for index, shard in enumerate(manifest.splits[split].shards):
-                if shard.file in damaged:
-                    self.say(f"{self.out / shard.file} is damaged or missing; making it again.")
-                    self._rebuild(manifest, tokenizer, split, index)
-        return damaged
-
-    def _rebuild(self, manifest: Manifest, tokenizer: Tokenizer, split: str, index: int) -> None:
-        shard = manifest.splits[split].shards[index]
-        state = {**initial_state(len(self.all_sources)), "position": manifest.positions[split][index]}
-        copy = self.out / ".dedup.tmp"
-        with disk_errors(copy):
-            if (self.out / HASHES).exists():
-                shutil.copyfile(self.out / HASHES, copy)
-        log = HashLog(copy, state["position"]["hashes"]) if self.settings.dedup != "none" else None
-        stream = self.stream(tokenizer, _holdout(manifest.holdout), log, state, only=split)
-        try:
-            with atomic_writer(self.out / shard.file) as file:
-                left = shard.tokens
-                for kept in stream if left else ():
-                    if kept.split == split and kept.tokens is not None:
-                        file.write(kept.tokens.data)
-                        left -= len(kept.tokens)
-                    self.tell("rebuild", stream)
-                    if left <= 0:
-                        break
-        finally:
-            stream.close()
-            if log is not None:
-                log.close()
-            copy.unlink(missing_ok=True)
-        if shard.file in damaged_shards(self.out, manifest, check=True):
-            raise DataError(
-                f"{self.out / shard.file} came out differently: its sources changed; start over with --fresh."
-            )
-
-
-class _Run:
-    """Stream and writers of one pass, and the positions at which each split's shards began."""
-
-    def __init__(self, job: _Job, holdout: Holdout, tokenizer: Tokenizer, state: dict[str, Any]):
-        self.job = job
-        self.positions: dict[str, list[Any]] = {split: list(state["positions"][split]) for split in SPLITS}
-        hashes = state["stream"]["position"]["hashes"]
-        self.log = HashLog(job.out / HASHES, hashes) if job.settings.dedup != "none" else None
-        dtype, size = dtype_for(tokenizer.vocab_size), job.settings.shard_tokens
-        self.writers = {split: ShardWriter(job.out, split, dtype, size, state["writers"][split]) for split in SPLITS}
-        self.stream = job.stream(tokenizer, holdout, self.log, state["stream"])
-
-    def write(self, journal: dict[str, Any]) -> None:
-        """All documents, or those up to `max_tokens`; the journal follows every closed shard."""
-        limit, train = self.job.settings.max_tokens, self.writers["train"]
-        if limit is not None and train.tokens >= limit:
-            return
-        for kept in self.stream:
-            assert kept.tokens is not None
-            if self.writers[kept.split].write(kept.tokens, kept.num_bytes):
-                self.positions[kept.split].append(self.stream.position())
-                journal["state"] = self._durable_state()
-                write_json(self.job.out / PROGRESS, journal)
-            self.job.tell("shards", self.stream)
-            if limit is not None and train.tokens >= limit:
-                return
-
-    def finish(self) -> None:
-        for split in SPLITS:
-            self.writers[split].close_shard()
-        if self.log is not None:
-            self.log.sync()
-
-    def close(self) -> None:
-        self.stream.close()
-        for writer in self.writers.values():
-            writer.close()
-        if self.log is not None:
-            self.log.close()
-
-    def _durable_state(self) -> dict[str, Any]:
-        writers = {split: self.writers[split].sync() for split in SPLITS}
-        if self.log is not None:
-            self.log.sync()
-        return {"stream": self.stream.state(), "writers": writers, "positions": self.positions}
 
 
 def _holdout(value: dict[str, Any]) -> Holdout:

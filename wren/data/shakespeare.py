@@ -50,7 +50,7 @@ def _plain(line: str) -> str:
     if speaker := _SPEAKER.fullmatch(line):
         return f"{speaker[1]}:"
     if line.startswith("_") and line.endswith("_") and len(line) > 2:
-        return f"[{line.strip('_').strip('[]')}]"
+        return f"[{line.replace('_', '').strip('[]')}]"
     return line.replace("_", "")
 
 

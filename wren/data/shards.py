@@ -222,6 +222,8 @@ class ShardWriter:
             self._file = open(self._partial, "ab" if size else "wb", buffering=1 << 20)  # noqa: SIM115
 
     def _flush(self) -> None:
+        if self._durable == self._tokens:
+            return
         with disk_errors(self._partial):
             self._file.flush()
             os.fsync(self._file.fileno())

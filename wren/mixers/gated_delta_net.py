@@ -201,8 +201,8 @@ class GatedDeltaNet(Mixer):
         layers = (self.q, self.k, self.v, self.gate, self.beta, self.decay, self.out)
         projections = sum(2 * layer.weight.numel() for layer in layers)
         convolution = 0 if self.conv is None else 2 * self.conv.numel()
-        pairs, solve, across = 4 * C * K + 2 * C * V, C * (K + V), 6 * K * V
-        return projections + convolution + padded * self.num_value_heads * (pairs + solve + across)
+        rule = 4 * C * K + 2 * C * V + C * V + 6 * K * V  # pairs, reading them, the triangular solve, the memory
+        return projections + convolution + padded * self.num_value_heads * rule
 
     def state_bytes(self, context_len: int) -> int:
         return 4 * self.num_value_heads * self.key_dim * self.value_dim + 2 * math.prod(self._tail_shape())

@@ -116,7 +116,7 @@ class Optimizer:
 _FIELDS = {True: {"step", "exp_avg", "exp_avg_sq"}, False: {"momentum_buffer"}}  # AdamW's and Muon's
 
 
-def _placed(value: Tensor, field: str, part: torch.optim.Optimizer, p: nn.Parameter, name: str) -> Tensor:
+def _placed(value: Tensor, field: str, part: torch.optim.Optimizer, p: Tensor, name: str) -> Tensor:
     """A copy of a stored tensor where the optimizer would have made it: never the memory of a mapped file."""
     if field == "step":
         return value.to(p.device if part.defaults["fused"] else "cpu", copy=True)
@@ -125,16 +125,16 @@ def _placed(value: Tensor, field: str, part: torch.optim.Optimizer, p: nn.Parame
             f"The optimizer state of '{name}' is {list(value.shape)} there and {list(p.shape)} here; it is another "
             "model's."
         )
-    return torch.empty_like(p, requires_grad=False).copy_(value)
+    return torch.empty_like(p.detach()).copy_(value)
 
 
-def block_matrices(model: nn.Module) -> list[nn.Parameter]:
+def block_matrices(model: nn.Module) -> list[Tensor]:
     """What Muon trains: the weights of linear layers inside the blocks.
 
     Embeddings and the head are tables of rows, convolutions act per channel and biases, norms and gates are vectors:
     orthogonalising them means nothing, so AdamW trains them.
     """
-    unique: dict[int, nn.Parameter] = {}
+    unique: dict[int, Tensor] = {}
     for name, module in model.named_modules():
         if name.startswith("blocks.") and isinstance(module, nn.Linear) and module.weight.requires_grad:
             unique[id(module.weight)] = module.weight
@@ -152,10 +152,8 @@ def _adamw(params: list[nn.Parameter], config: OptimizerConfig) -> torch.optim.A
     )
 
 
-def _muon(matrices: list[nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
+def _muon(matrices: list[Tensor], config: OptimizerConfig) -> torch.optim.Optimizer:
     lr, decay, momentum = config.matrix_lr or config.lr, config.weight_decay, config.momentum
     if has_native_bf16(matrices[0].device):
-        return torch.optim.Muon(
-            matrices, lr=lr, weight_decay=decay, momentum=momentum, adjust_lr_fn="match_rms_adamw"
-        )
+        return torch.optim.Muon(matrices, lr=lr, weight_decay=decay, momentum=momentum, adjust_lr_fn="match_rms_adamw")
     return Muon(matrices, lr=lr, weight_decay=decay, momentum=momentum)

@@ -4,7 +4,7 @@ A template is a sentence or several: `[Then|After that], {A} took {x} from {p}.`
 braces hold slots; the letter says what the slot is, the form after the dot how it is said:
 
     A B C D   people   {A} Anna or she   {A.o} Anna or her   {A.s} Anna's or her   {A.n} Anna   {A.kind} girl
-                       {A.i} Anna, or "her friend Anna" if it is the first mention; in quotes {A} is always the bare name
+                       {A.i} Anna, or "her friend Anna" at the first mention; in quotes {A} is always the bare name
                        {A.he} {A.him} {A.his} {A.self}: always the pronoun, for the second mention in a sentence
     x y z     things   {x} a shiny red kite, later the kite   {x.the}   {x.a} a kite   {x.n} kite   {x.c} red kite
                        {x.color}
@@ -17,11 +17,12 @@ After a closing quote with ! or ? the sentence goes on: a slot there is not capi
 import functools
 import re
 from collections.abc import Callable
+from typing import Any
 
 from wren.stories.words import HOME, KINDS, PLACES
 from wren.stories.world import World
 
-Part = str | tuple
+Part = Any  # str, or a slot ("slot", key, form), or a choice ("choice", (parts, ...))
 _TOKEN = re.compile(r"\{[^{}]*\}|[\[\]|]|[^\[\]|{}]+")
 _QUOTED = re.compile(r"\{([A-D])(?:\.[noi])?\}")
 _STARTS = (". ", "! ", "? ", '." ', '"')
@@ -128,7 +129,7 @@ class Voice:
     def _fill(self, parts: tuple[Part, ...], slots: dict[str, str], out: list[str], mentioned: list[str]) -> None:
         for part in parts:
             if part.__class__ is str:
-                out.append(part)  # pyright: ignore[reportArgumentType]
+                out.append(part)
             elif part[0] == "choice":
                 options = part[1]
                 self._fill(options[int(self.rand() * len(options))], slots, out, mentioned)

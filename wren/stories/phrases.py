@@ -4,11 +4,14 @@ Plain data, longer than code should be: A acts, B is the other, x the thing, y a
 """
 
 OPENINGS = (
-    "[Once upon a time|Once|Long ago|Not so long ago], {setting}, there lived {a.trait} {A.kind} named {A.n}. One {sky} {time}, {A.he} was {p.in}.",
+    "[Once upon a time|Once|Long ago|Not so long ago], {setting}, there lived {a.trait} {A.kind} named {A.n}. One "
+    "{sky} {time}, {A.he} was {p.in}.",
     "{A.n} was {a.trait} {A.kind} who lived {setting}. One {sky} {time}, {A.he} was {p.in}.",
     "It was {a.sky} {time}, and {A.n} was {p.in}. {A.n} was {a.trait} {A.kind} who lived {setting}.",
-    "There was once a {A.kind} named {A.n} who lived {setting}. [Everyone said|All the neighbors said|People knew] that {A.he} was {trait}. On {a.sky} {time}, {A.he} was {p.in}.",
-    "{setting} lived a {A.kind} called {A.n}, who was {trait} and {trait2}. One {time} {A.he} was {p.in}. It was {sky} outside.",
+    "There was once a {A.kind} named {A.n} who lived {setting}. [Everyone said|All the neighbors said|People knew] "
+    "that {A.he} was {trait}. On {a.sky} {time}, {A.he} was {p.in}.",
+    "{setting} lived a {A.kind} called {A.n}, who was {trait} and {trait2}. One {time} {A.he} was {p.in}. It was "
+    "{sky} outside.",
     "One {sky} {time}, {a.trait} {A.kind} named {A.n} was {p.in}. {A.he} lived {setting}.",
 )
 GO = (
@@ -29,7 +32,7 @@ GO_WITH = (
 )
 TAKE = (
     "{A} [picked up|took|reached for and took] {x}.",
-    "{A} took {x} and [put it in {A.his} bag|held it tightly|carried it carefully].",
+    "{A} took {x} and [tucked it under one arm|held it tightly|carried it carefully].",
     "{A} bent down and picked up {x}.",
 )
 FIND = (
@@ -43,7 +46,7 @@ LOOK = (
     "{A} looked {s}, but {x.the} was not there.",
     "{A} searched {s} and [everywhere else|in every corner]. There was no {x.n}.",
     "{A} looked [high and low|up and down|all around], but {A.he} did not find {x.the}.",
-    "{A} [even|] looked {s}. Nothing!",
+    "{A} [even |]looked {s}. Nothing!",
     "Was {x.the} {s}? No, it was not.",
 )
 LOOK_PET = (
@@ -53,7 +56,8 @@ LOOK_PET = (
 )
 LOSE = (
     "{A} put {x} down {s} [for a moment|to rest {A.his} arms|to tie {A.his} shoe], and then {A.he} forgot it.",
-    "{A} [played|hopped|ran about] for a while, and {x.the} [fell out of {A.his} bag|slipped out of {A.his} pocket|dropped without a sound] and landed {s}. {A.he} did not notice.",
+    "{A} [played|hopped about|ran in circles] for a while and left {x.the} {s}. {A.he} did not [notice|think of it "
+    "again].",
     "{A} was thinking of [lunch|other things|a song], and so {A.he} left {x.the} {s}.",
 )
 GIVE = (
@@ -70,7 +74,7 @@ LEND = (
 RETURN = (
     "{A} gave {x.the} back to {B.o}.",
     '"[Here is|I brought you] your {x.n}," {A} said, and {A.he} gave it back to {B.o}.',
-    "{A} [returned|brought back] {x.the} to {B.o} as {A.he} had promised.",
+    "{A} [returned|brought back] {x.the} to {B.o} [with both hands|at once|without a word].",
 )
 BUY = (
     "{A} paid {B.o} with {y.the} and got {x}.",
@@ -78,16 +82,17 @@ BUY = (
     "{A} put {y.the} into {B.s} hand, and {B.n} gave {A.him} {x}.",
 )
 EAT = (
-    "{A} ate {x} [to the last crumb|with great joy|slowly|in four bites]. [It was delicious|It tasted good|How good it was]!",
+    "{A} ate {x} [to the last crumb|with great joy|slowly|in four bites]. [It was delicious|It tasted good|How good "
+    "it was]!",
     "{A} sat down and ate {x}. [Now {A.he} was full|Soon {A.he} felt better|Then {A.he} was not hungry anymore].",
 )
 SHARE = (
     "{A} [broke|cut|split] {x} in two, and {A.he} and {B.n} ate it together.",
-    "{A} shared {x} with {B.i}. [It tasted better that way|Half for you, half for me|They ate until nothing was left].",
+    "{A} shared {x} with {B.i}. [It tasted better that way|They ate until nothing was left].",
     "{A.i} and {B.i} sat down side by side and shared {x}.",
 )
 HUNGER = (
-    "{A.s} stomach [growled|rumbled]. {A.he} was [very|so|] hungry.",
+    "{A.s} stomach [growled|rumbled]. {A.he} was [very |so |]hungry.",
     "By now {A} was [very hungry|as hungry as a wolf|so hungry that {A.he} could think of nothing else].",
     '"I am so hungry," {A} said.',
 )
@@ -95,6 +100,16 @@ UNLOCK = (
     "{A} turned {y} in the lock. Click! {t} was open.",
     "{A} put {y} into the lock and turned it. {t} [swung|sprang|creaked] open.",
     "{y} fit. With a click, {t} was open.",
+)
+UNLOCK_DOOR = (
+    "{A} hurried back to {t} and turned {y} in the lock. Click!",
+    "Back at {t}, {y} fit, and {A} turned it.",
+    "With {y} in hand, {A} went back and unlocked the door of {t}.",
+)
+BLOCKED_DOOR = (
+    "{A} went to {t}, but the door was locked.",
+    "{A} walked to {t} and knocked. Nobody was there, and the door was locked.",
+    "The door of {t} was locked, and {A} had to find the key.",
 )
 BLOCKED = (
     "{A} [pulled|pushed|tugged] with all {A.his} might, but {t} was locked.",
@@ -109,20 +124,22 @@ BREAK = (
 )
 MEND = {
     "needle": (
-        "{A} took {y} and sewed {x.the} with [small|neat|strong] stitches. [It was as good as new|Soon it was whole again].",
+        "{A} took {y} and sewed {x.the} with [small|neat|strong] stitches. [It was as good as new|Soon it was whole "
+        "again].",
         "With {y} and some thread, {A} mended {x.the}. [You could hardly see where it had been|Now it looked fine].",
     ),
     "glue": (
-        "{A} put some of {y.the} on the edges and pressed {x.the} together. They waited until it was dry. [It held|It was as good as new].",
-        "With {y.the} and a steady hand, {A} mended {x.the}. Soon it was [whole|fine|strong] again.",
+        "{A} put {y} on the edges and pressed {x.the} together. They waited until it was dry. [It "
+        "held|It was as good as new].",
+        "With {y} and a steady hand, {A} mended {x.the}. Soon it was [whole|fine|strong] again.",
     ),
     "hammer": (
-        "Tap, tap, tap! With {y.the}, {A} mended {x.the}. [It was as good as new|It was stronger than before].",
-        "{A} used {y.the} and three tiny nails. Soon {x.the} was [whole again|fixed|as good as new].",
+        "Tap, tap, tap! With {y}, {A} mended {x.the}. [It was as good as new|It was stronger than before].",
+        "{A} used {y} and three tiny nails. Soon {x.the} was [whole again|fixed|as good as new].",
     ),
     "patch": (
-        "{A} put {y.the} over the damage and pressed hard. [It held|It was as good as new].",
-        "{A} covered the damage with {y.the}. Now {x.the} was [fine|whole] again.",
+        "{A} put {y} over the damage and pressed hard. [It held|It was as good as new].",
+        "{A} covered the damage with {y}. Now {x.the} was [fine|whole] again.",
     ),
 }
 FEEL = {
@@ -181,7 +198,7 @@ FEEL = {
     ),
     "ashamed": (
         "{A} felt ashamed.",
-        "{A} [felt bad inside|could not look up|felt {A.his} cheeks burn].",
+        "{A} [felt bad inside|felt very small|felt {A.his} cheeks burn].",
         "All day a heavy feeling sat in {A.s} chest.",
     ),
     "excited": (
@@ -200,7 +217,7 @@ WELCOME = (
     "{B.n} [nodded|smiled|winked].",
 )
 MEET = (
-    "[There|On the way in|Near the entrance], {A} met {B.i}.",
+    "[There|Right there|Not far off], {A} met {B.i}.",
     "{A} saw {B.i} and waved.",
     "{B.i} was there, too.",
     '{B.i} was there. "[Hello|Good day|Hi there]!" {A} called.',
@@ -211,7 +228,7 @@ MEET_WORK = (
 )
 SEE = (
     "{A} [saw|noticed|watched] {w} [{d}|there, {d}].",
-    "There was {w}, {d}.",
+    "{A} stopped and looked: {w}, {d}!",
     '"Look, {w}!" {A} said.',
     "{A} stopped to watch {w} for a moment.",
 )
@@ -258,7 +275,8 @@ TIME = {
                 "One by one the stars came out."),
 }  # fmt: skip
 ENDINGS = (
-    "[From that day on|After that|Ever since], {A} [smiled whenever {A.he} thought of it|looked at {p} with new eyes|was known as a true friend].",
+    "[From that day on|After that|Ever since], {A} [smiled whenever {A.he} thought of it|looked at {p} with new "
+    "eyes|was known as a true friend].",
     "{A} never forgot that {sky} day.",
     "If you ever meet {A.o}, ask {A.him} [about it|about that day]. {A.he} still tells the story.",
     '[Everyone|The whole village|All the neighbors] heard about it, and [everyone|they all] said, "{moral2}."',

@@ -8,7 +8,7 @@ from random import Random
 from wren.errors import DataError
 from wren.stories.plots import PLOTS
 from wren.stories.teller import Teller
-from wren.stories.world import Event, Impossible, World, replay
+from wren.stories.world import Event, World, replay
 
 MIN_CHARACTERS, MAX_CHARACTERS = 440, 1300  # about 80 to 250 words
 

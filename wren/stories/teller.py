@@ -32,6 +32,7 @@ class Teller:
         self.used: dict[str, bool] = {}  # nouns and places a plot has taken
         self.lead = ""
         self.sky = ""  # the adjective of the first day's weather
+        self.told: dict[str, bool] = {}  # templates used
         self.depth = 0  # of plans inside plans
 
     # --- chance
@@ -49,24 +50,38 @@ class Teller:
             if option not in self.used:
                 self.used[option] = True
                 return option
+        for option in options:  # chance failed; there may still be one
+            if option not in self.used:
+                self.used[option] = True
+                return option
         raise Impossible(f"none left of {options}")
 
     # --- telling
 
     def act(self, kind: str, A: str = "", x: str = "", B: str = "", p: str = "", *, detail: str = "", why: str = "",
             say: Sequence[str] | None = None, **slots: str) -> None:  # fmt: skip
-        """Does the event, at A's place if `p` is not given, and says it with one of `say` (default: the usual phrases)."""
+        """Does the event, at A's place if `p` is not given, and says it with one of `say`, or the usual phrases."""
         world = self.world
         place = p or world.where.get(A, "")
         world.do(Event(kind, A, x, B, place, detail, why))
         templates = phrases.PHRASES[kind] if say is None else say
         if templates:
             slots.update(A=A, x=x, B=B if B in world.people else "", p=place, s=detail)
-            self.voice.say(templates[int(self.rand() * len(templates))], slots)
+            self.voice.say(self.unsaid(templates), slots)
+
+    def unsaid(self, templates: Sequence[str]) -> str:
+        """One of the templates, if possible one that this story has not used."""
+        template = self.pick(templates)
+        for _ in range(3):
+            if template not in self.told:
+                break
+            template = self.pick(templates)
+        self.told[template] = True
+        return template
 
     def say(self, *templates: str, **slots: str) -> None:
         """Says one of the templates: what is true already, or what somebody thinks."""
-        self.voice.say(templates[int(self.rand() * len(templates))], slots)
+        self.voice.say(self.unsaid(templates), slots)
 
     def paragraph(self) -> None:
         self.voice.paragraph()
@@ -82,11 +97,11 @@ class Teller:
     # --- casting
 
     def person(self, kind: str, place: str, intro: str = "", role: str = "") -> str:
-        """A new person at `place`; `intro` is how the first mention goes, with "@" for the name."""
+        """A new person at `place`, or at home; `intro` is how the first mention goes, with "@" for the name."""
         she, names = _AGES[kind]
         name = self.fresh(names)
-        self.world.do(Event("person", name, role, "", place, kind, she))
-        self.homes[name] = f"{name}'s house"
+        home = self.homes[name] = f"{name}'s house"
+        self.world.do(Event("person", name, role, "", place or home, kind, she))
         if intro:
             self.voice.intros[name] = intro.replace("@", name)
         return name
@@ -94,11 +109,7 @@ class Teller:
     def child(self, place: str = "", intro: str = "") -> str:
         """A child who is at home if no place is given, a friend of the lead if no intro is given."""
         kind = "girl" if self.chance(0.5) else "boy"
-        name = self.person(kind, place or "?", intro or f"{self.his(self.lead)} friend @")
-        if not place:
-            self.world.where[name] = place = f"{name}'s house"
-            self.world.events[-1] = self.world.events[-1]._replace(place=place)
-        return name
+        return self.person(kind, place, intro or f"{self.his(self.lead)} friend @")
 
     def adult(self, role: str = "") -> str:
         """A grown-up at work; not yet met in this story."""
@@ -141,9 +152,9 @@ class Teller:
         """Setup: person holds and owns x."""
         self.world.do(Event("hold", person, x, "", self.world.where[person], why="owner"))
 
-    def lock(self, box: str, key: str) -> None:
-        """Setup: box is locked, and key opens it."""
-        self.world.do(Event("lock", "", box, key))
+    def lock(self, box: str, key: str, place: str = "") -> None:
+        """Setup: box (or, if it is "", the place) is locked, and key opens it."""
+        self.world.do(Event("lock", "", box, key, place))
 
     def an(self, noun: str) -> str:
         return article(noun)
@@ -212,7 +223,7 @@ class Teller:
             self.say(*phrases.SKY[self.world.weather], A=A)
         elif turn < 0.85 and sights:
             self.say(self.fresh(sights), A=A)
-        elif A == self.lead:
+        elif self.lead == A:
             self.say(*phrases.IDLE, A=A)
 
     def next_day(self, A: str, weathers: Sequence[str] = ("sunny", "windy", "cloudy")) -> None:
@@ -242,15 +253,13 @@ class Teller:
             return
         key = self.world.locks.get(place)
         if key and self.world.holder.get(key) != A:
-            self.act("blocked", A, detail=place, say=(
-                "{A} went to {t}, but the door was locked.", "{A} wanted to go into {t}. Alas, it was locked."),
-                t=the_place(place))  # fmt: skip
+            self.act("blocked", A, detail=place, say=phrases.BLOCKED_DOOR, t=the_place(place))
             self.fetch(A, key)
-        if key:
-            self.act(
-                "unlock", A, B=key, detail=place, say=phrases.UNLOCK[:2], y=key, t=f"the door of {the_place(place)}"
-            )
-        self.go(A, place, B)
+        if not key:
+            self.go(A, place, B)
+            return
+        self.act("unlock", A, B=key, detail=place, say=phrases.UNLOCK_DOOR, y=key, t=the_place(place))
+        self.act("go", A, B=B, p=place, say=("{A} [went in|stepped inside|opened the door and looked in].",))
 
     def fetch(self, A: str, x: str) -> None:
         """A comes to hold x: from the one who has it, from a container, or from where it lies."""
@@ -303,8 +312,10 @@ class Teller:
 
     def favor_food(self, A: str, B: str) -> None:
         self.act("hunger", B, say=(
-            '"[Yes|All right], but I have not eaten all day," said {B.n}. "[Bring me|Could you bring me] something to eat first."',
-            '"I am too hungry to think," said {B.n}. "[Find|Get] me a bite to eat, then you may have it."'), B=B)  # fmt: skip
+            '"[Yes|All right], but I have not eaten all day," said {B.n}. "[Bring me|Please bring me] something '
+            'to eat first."',
+            '"I am too hungry to think," said {B.n}. "[Find|Get] me a bite to eat, then you may '
+            'have it."'), B=B)  # fmt: skip
         back = self.at(A)
         place = self.place(outdoors=True)
         food = self.thing(self.fresh(("apple", "pear", "plum", "peach", "carrot")), place="")
@@ -340,6 +351,6 @@ class Teller:
         if self.chance(0.25) and self.world.time == "evening":
             self.act("sleep", self.lead)
         else:
-            self.say(*phrases.ENDINGS, A=self.lead, moral=moral, moral2=moral[0].upper() + moral[1:], p=self.at(self.lead),
-                     sky=self.sky)  # fmt: skip
+            said = moral[0].upper() + moral[1:]
+            self.say(*phrases.ENDINGS, A=self.lead, moral=moral, moral2=said, p=self.at(self.lead), sky=self.sky)
         self.world.check_end()

@@ -7,7 +7,8 @@ raises `Impossible` if the rule of its kind forbids it, else applies it and appe
     person     actor enters: detail = girl, boy, man, woman or a pet's species; thing = trade; other = the pet's owner;
                why = she or he
     thing      thing comes to be: detail = colour or ""; other = owner or ""
-    hold, lie  setup: actor holds thing (why = owner: and owns it); thing lies at place, detail = spot       (only for a thing that is nowhere yet)
+    hold, lie  setup: actor holds thing (why = owner: and owns it); thing lies at place, detail = spot;
+               only for a thing that is nowhere yet
     inside     setup: thing is in the container `other`, which lies or is held somewhere
     lock       setup: thing (a container) or place is locked, and the key `other` opens it
     know       setup: actor has the skill `detail`

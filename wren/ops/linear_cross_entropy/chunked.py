@@ -31,7 +31,7 @@ def chunked_linear_cross_entropy(
     Matrix products follow autocast. Gradients flow to hidden_ND and weight_VD, once.
     """
     if chunk is None:
-        chunk = max(1, _LOGITS.get(hidden_ND.device.type, 1 << 22) // len(weight_VD))
+        chunk = max(256, _LOGITS.get(hidden_ND.device.type, 1 << 22) // len(weight_VD))
     return _Chunked.apply(hidden_ND, weight_VD, targets_N, weights_N, cap, chunk)  # type: ignore[return-value]
 
 
@@ -51,35 +51,35 @@ class _Chunked(torch.autograd.Function):
         wide = torch.promote_types(dtype, torch.float32)
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         with torch.autocast(kind, enabled=False):
-            w_VD = weight_VD.to(dtype)
-            grad_ND = torch.empty_like(hidden_ND) if needs_hidden else None
+            h_ND, w_VD = hidden_ND.to(dtype), weight_VD.to(dtype)
+            grad_ND = torch.empty_like(h_ND) if needs_hidden else None
             grad_VD = torch.zeros_like(weight_VD, dtype=wide) if needs_weight else None
             total = torch.zeros((), dtype=wide, device=hidden_ND.device)
-            for start in range(0, len(hidden_ND), chunk):
+            for start in range(0, len(h_ND), chunk):
                 part = slice(start, start + chunk)
-                h_CD = hidden_ND[part].to(dtype)
-                logits_CV = (h_CD @ w_VD.T).to(wide)
+                logits_CV = (h_ND[part] @ w_VD.T).to(wide)
                 weights_C = None if weights_N is None else weights_N[part].to(wide)
                 loss, grad_CV = _chunk(logits_CV, targets_N[part], weights_C, cap, needs_hidden or needs_weight)
                 total += loss
+                grad_CV = grad_CV.to(dtype)
                 if grad_ND is not None:
-                    grad_ND[part] = grad_CV.to(dtype) @ w_VD
+                    torch.mm(grad_CV, w_VD, out=grad_ND[part])
                 if grad_VD is not None and dtype == wide:
-                    grad_VD.addmm_(grad_CV.T, h_CD)
+                    grad_VD.addmm_(grad_CV.T, h_ND[part])
                 elif grad_VD is not None:
-                    grad_VD += grad_CV.to(dtype).T @ h_CD
-        ctx.save_for_backward(grad_ND, None if grad_VD is None else grad_VD.to(weight_VD.dtype))
+                    grad_VD += grad_CV.T @ h_ND[part]
+        ctx.save_for_backward(grad_ND, grad_VD)
+        ctx.dtypes = hidden_ND.dtype, weight_VD.dtype
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        grad_ND, grad_VD = ctx.saved_tensors
-        return (
-            None if grad_ND is None else grad_ND * grad.to(grad_ND.dtype),
-            None if grad_VD is None else grad_VD * grad.to(grad_VD.dtype),
-            *(None,) * 4,
+        grads = (
+            None if saved is None else saved.to(dtype) * grad
+            for saved, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         )
+        return (*grads, *(None,) * 4)
 
 
 def _chunk(

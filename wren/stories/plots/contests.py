@@ -19,7 +19,7 @@ _GAMES = (
     ("rings", "square", "threw", "who could throw the most rings over a post"),
     ("songs", "bridge", "remembered", "who could remember the most songs"),
 )
-_MEALS = ("soup", "stew", "porridge", "pudding", "supper", "salad")
+_MEALS = ("soup", "stew", "supper")
 # material, what is made of it, how
 _CRAFTS = (
     ("wool", ("scarf", "cap", "blanket"), "knitted"),
@@ -37,7 +37,7 @@ def contest(t: Teller) -> None:
     B, C = t.child(place), t.child(place)
     if t.chance(0.6):
         judge = t.adult()
-    prize = t.thing(t.fresh(words.nouns("treasure", "food", "toy")), holder=judge or B)
+    prize = t.thing(t.fresh((*words.nouns("treasure", "toy"), "pie", "cake", "pumpkin")), holder=judge or B)
     t.say("It was the day of the [great|yearly] contest: {g}.", "Everyone wanted to know {g}.",
           "There was going to be a contest to see {g}.", g=game)  # fmt: skip
     t.go(A, place)
@@ -56,41 +56,58 @@ def contest(t: Teller) -> None:
     t.feel(A, t.pick(("excited", "worried")), "the contest")
     t.say('"[Ready, steady, go|One, two, three, go|You may begin]!" [cried|called] {D.n}.', D=judge or B)
     t.paragraph()
+    players = [A, B, C] if t.chance(0.5) else [B, C, A]
+    scores = _count(t, players, plural, verb, game)
+    winner = players[scores.index(max(scores))]
+    if judge or winner != B:
+        t.act("give", judge or B, prize, winner, why="the prize")
+    t.feel(winner, t.pick(("proud", "happy", "surprised")), "won the contest")
+    if winner == A:
+        loser = B if scores[players.index(B)] < scores[players.index(C)] else C
+    else:
+        loser = A
+    _congratulate(t, A, winner, loser, prize)
+    t.finish(
+        "winning is nice, but friends are nicer", "it is fun to try your best", "a true friend claps for the winner"
+    )
+
+
+def _count(t: Teller, players: list[str], plural: str, verb: str, game: str) -> list[int]:
+    """Each plays in turn; the one with the most wins. Returns the numbers, all different."""
     scores: list[int] = []
     while len(scores) < 3:
         number = 4 + int(t.rand() * 13)
         if number not in scores:
             scores.append(number)
-    players = [A, B, C]
-    if t.chance(0.5):
-        players = [B, C, A]
     for index, player in enumerate(players):
         number = words.NUMBERS[scores[index]]
         last = "At last, " if index == 2 else ""
         t.act("score", player, detail=str(scores[index]), why=game, n=number, k=plural, v=verb, last=last, say=(
-            "{last}{A} {v} {n} {k}.", "{last}{A} [worked hard|did not rush|was quick] and {v} {n} {k}."))  # fmt: skip
+            "{last}{A.i} {v} {n} {k}.", "{last}{A.i} [worked hard|did not rush|was quick] and {v} "
+                                        "{n} {k}."))  # fmt: skip
         if index == 0 and t.chance(0.4):
             t.say('"Can you beat that?" {A} said.', "It was [a good start|not bad at all].", A=player)
     t.say("They counted everything twice.", "Who had the most?", "Everybody [counted|was quiet].")
     best = max(scores)
     winner = players[scores.index(best)]
     t.act("win", winner, why=game, n=words.NUMBERS[best], k=plural, say=(
-        "{A} had won with {n} {k}!", "With {n} {k}, {A} was the winner!", '"{A.n} is the winner!" [they all cried|said the others].'))  # fmt: skip
-    if judge or winner != B:
-        t.act("give", judge or B, prize, winner, why="the prize")
-    t.feel(winner, t.pick(("proud", "happy", "surprised")), "won the contest")
+        "{A.i} had won with {n} {k}!", "With {n} {k}, {A.i} was the winner!", '"{A.n} is the winner!" [they all '
+                                                                              'cried|said the others].'))  # fmt: skip
+    return scores
+
+
+def _congratulate(t: Teller, A: str, winner: str, loser: str, prize: str) -> None:
+    """The lead comforts or claps, then winner and loser eat or play together."""
     if winner == A:
-        loser = B if scores[players.index(B)] < scores[players.index(C)] else C
         t.say("{A} saw that {B.n} was sad.", "{B} looked at the ground.", A=A, B=loser)
     else:
-        t.say('{A} [shook {B.s} hand|clapped]. "[Well done|You were better]," {A.he} said.', "{A} was a little sad, but {A.he} clapped for {B.o}.",
+        t.say('{A} [shook {B.s} hand|clapped]. "[Well done|You were better]," {A.he} said.',
+            "{A} was a little sad, but {A.he} clapped for {B.o}.",
               A=A, B=winner)  # fmt: skip
-        loser = A
     if words.KINDS[t.world.things[prize].noun].group == "food":
         t.act("share", winner, prize, loser)
     else:
         t.act("play", winner, B=loser)
-    t.finish("winning is nice, but friends are nicer", "it is fun to try your best", "next time may be your turn")
 
 
 def shared_meal(t: Teller) -> None:
@@ -110,9 +127,11 @@ def shared_meal(t: Teller) -> None:
         t.go(A, t.at(friend))
         t.act("meet", A, B=friend)
         t.act("ask", A, food, friend, detail="to cook together", y=food, m=meal, say=(
-            '"What do you have?" asked {A.n}. "Only {y}," said {B.n}. "[Come to my house|Bring it to my house], and we will cook," said {A.n}.',
+            '"What do you have?" asked {A.n}. "Only {y}," said {B.n}. "[Come to my house|Bring it to my house], and '
+            'we will cook," said {A.n}.',
             "{B} had {y}, but nothing else. {A} [told {B.him} to come along|invited {B.him} to supper].",
-            '"[Let us cook together|Come and cook with me]," said {A.n}. {B} [laughed|agreed] and brought {y}.')[index % 3 :])  # fmt: skip
+            '"[Let us cook together|Come and cook with me]," said {A.n}. {B} [laughed|agreed] and '
+            'brought {y}.')[index % 3 :])  # fmt: skip
         friends.append(friend)
         foods.append(food)
     t.paragraph()
@@ -121,19 +140,24 @@ def shared_meal(t: Teller) -> None:
         t.act("go", friend, p=home, say=("{A} came, too.", "Soon {A} [knocked at the door|arrived]."))
     for food, friend in zip(foods[1:], friends, strict=True):
         t.act("give", friend, food, A, why="for the meal", say=())
-    t.say("They [washed|peeled|cut up] everything and put it in [a big pot|a kettle|a bowl]. {A} stirred.",
-          "One [chopped|washed], one stirred, and one [sang|set the table].", "Into the pot it went, and soon it [smelled wonderful|bubbled].", A=A)  # fmt: skip
+    t.say(
+        "They [washed|peeled|cut up] everything and put it in [a big pot|a kettle|a bowl]. {A} stirred.",
+        "One [chopped|washed], one stirred, and one [sang|set the table].",
+        "Into the pot it went, and soon it [smelled wonderful|bubbled].",
+        A=A,
+    )
     for food in foods[:-1]:
         t.act("eat", A, food, say=())
     t.act("share", A, foods[-1], friends[-1], m=meal, say=(
         "What a fine {m} it was! There was enough for all, and [some was left over|nobody stayed hungry].",
-        "They ate the {m} until every plate was [clean|empty].", '"[This is the best {m} in the world|More, please]!" said {B.n}.'))  # fmt: skip
+        "They ate the {m} until every plate was [clean|empty].", '"[This is the best {m} in the world|More, '
+                                                                 'please]!" said {B.n}.'))  # fmt: skip
     t.feel(A, "happy", "the shared meal")
     t.finish("many little things make a feast", "food tastes best with friends", "together there is always enough")
 
 
 def _with_article(meal: str) -> str:
-    return f"a {meal}" if meal in ("soup", "stew", "pudding", "salad") else meal
+    return f"a {meal}" if meal in ("soup", "stew") else meal
 
 
 def making(t: Teller) -> None:
@@ -142,7 +166,8 @@ def making(t: Teller) -> None:
     A = t.begin()
     B = t.child() if t.chance(0.5) else t.adult()
     noun = t.fresh(results)
-    t.say("{A} saw that {B} [had no|needed a new] {n}.", '"{B} needs a {n}," {A} thought.', "{A} wanted to make a {n} for {B.o}.",
+    t.say("{A} saw that {B} [had no|needed a new] {n}.",
+    '"{B} needs a {n}," {A} thought.', "{A} wanted to make a {n} for {B.o}.",
           A=A, B=B, n=noun)  # fmt: skip
     stuff = t.thing(material)
     if t.chance(0.5):
@@ -161,7 +186,7 @@ def making(t: Teller) -> None:
             stuff,
             A,
             why="no need of it",
-            say=('"Keep it," said {A.n}. "[I have more than enough|I do not need it]."',),
+            say=('"No, keep it," said {A.n}. "[I have more than enough|I do not need it]."',),
         )
     t.go(A, t.homes[A])
     t.paragraph()

@@ -4,6 +4,8 @@ from wren.stories import phrases, words
 from wren.stories.plots.things import mend_with, treasured, use
 from wren.stories.teller import Teller
 
+_PANTRY = ("baker", "cook", "farmer", "miller")  # trades that have food to give
+
 
 def birthday(t: Teller) -> None:
     """A gets a gift for B's birthday: buys it, swaps for it or finds it; and gives it."""
@@ -17,7 +19,7 @@ def birthday(t: Teller) -> None:
     seller = t.adult()
     turn = t.rand()
     wares = [noun for noun in words.ROLES[t.world.people[seller].role].wares if noun in words.PLAIN_GIFTS]
-    gift = t.thing(t.pick(wares or words.nouns("toy", "treasure")), holder=seller)
+    gift = t.thing(t.pick(wares or words.nouns("toy")), holder=seller)
     t.say("{A} remembered that {B.n} [had always wanted|had often talked about|wished for] {x}.", A=A, B=B, x=gift)
     t.go(A, t.at(seller))
     t.act("meet", A, B=seller)
@@ -29,8 +31,10 @@ def birthday(t: Teller) -> None:
         t.act("ask", A, gift, seller, detail="to have it", say=(
             '"I have no money," said {A.n}, "but may I work for {x.the}?"',
             "{A} had no coins, so {A.he} asked {B.o} if {A.he} could work for {x.the}."))  # fmt: skip
-        t.say("{A} [swept the floor|carried sacks|washed the windows|stacked crates|fed the chickens] [until noon|for two hours] and did it well.",
-              "All morning {A} [scrubbed pots|cleaned shelves|swept the yard|chopped wood], and {A.he} did not complain.", A=A)  # fmt: skip
+        t.say("{A} [swept the floor|carried sacks|washed the windows|stacked crates|fed the chickens] [until "
+              "noon|for two hours] and did it well.",
+              "All morning {A} [scrubbed pots|cleaned shelves|swept the yard|chopped wood], and {A.he} did not "
+              "complain.", A=A)  # fmt: skip
         t.act("give", seller, gift, A, why="work")
     t.say("{A} wrapped {x.the} in [paper|a cloth] and tied a [bow|string] around it.",
           "{A} hid {x.the} behind {A.his} back.", "{A} carried {x.the} very carefully.", A=A, x=gift)  # fmt: skip
@@ -52,8 +56,9 @@ def quarrel(t: Teller) -> None:
     A = t.begin(place=place)
     B = t.child(place)
     x = t.thing(t.fresh(words.nouns("toy", "music", "treasure")), place=place)
-    t.say("{A.i} and {B.i} were best friends.", "{B.i} was there, too. {A} and {B.he} did everything together.",
-          "{A} was with {B.i}.", A=A, B=B)  # fmt: skip
+    t.voice.intros.pop(B)
+    t.say("{A} had a best friend named {B.n}, who was there, too.", "{B.n}, the best friend of {A.n}, was there, too.",
+          "{A} was with {A.his} best friend, {B.n}.", A=A, B=B)  # fmt: skip
     t.act("find", A, x, detail=t.world.lies[x][1])
     t.act("take", A, x, say=())
     t.act("quarrel", A, x, B, why=f"both wanted the {x}", say=(
@@ -73,9 +78,16 @@ def quarrel(t: Teller) -> None:
     if t.chance(0.5):
         C = t.adult()
         t.reach(A, t.at(C))
-        t.act("tell", A, x, C, detail="the quarrel", say=(
-            '{B} asked, "Why such a long face?" {A} told the whole story.', "{A} told {B.o} about the quarrel."))  # fmt: skip
-        t.say('"[A thing is only a thing|Things come and go]," said {C.n}, "but a friend is [a friend|worth more than gold|hard to find]."',
+        t.act(
+            "tell",
+            A,
+            x,
+            C,
+            detail="the quarrel",
+            say=('{B} asked, "Why such a long face?" {A} told the whole story.', "{A} told {B.o} about the quarrel."),
+        )
+        t.say('"[A thing is only a thing|Things come and go]," said {C.n}, "but a friend is [a friend|worth more '
+              'than gold|hard to find]."',
               '"{x.a} cannot laugh with you," said {C.n}. "[Go and say sorry|A friend can]."', C=C, x=x)  # fmt: skip
     t.reach(A, t.at(B))
     turn = t.rand()
@@ -111,7 +123,8 @@ def newcomer(t: Teller) -> None:
                                "{B} was [standing|sitting] there, and nobody talked to {B.him}."))  # fmt: skip
     t.feel(B, t.pick(("lonely", "sad", "afraid")), "new in the village")
     t.say('"[Where are you from|Are you new here]?" asked {A.n}. There was no answer.',
-          '"Hello, I am {A.n}," {A.n} said. "[Who are you|What is your name]?" "{B.n}," said {B.he} in a [small|tiny] voice.',
+          '"Hello, I am {A.n}," {A.n} said. "[Who are you|What is your name]?" "{B.n}," said {B.he} in a '
+          '[small|tiny] voice.',
           "At first {B.n} was too shy to speak.", A=A, B=B)  # fmt: skip
     t.paragraph()
     turn = t.rand()
@@ -129,8 +142,10 @@ def newcomer(t: Teller) -> None:
         t.flavor(A, spot)
     t.act("play", A, B=B)
     t.say("{B} [began to smile|laughed for the first time that day|was not shy anymore].", B=B)
-    t.act("befriend", A, B=B, say=('"[Will you come back tomorrow|Shall we be friends]?" asked {B.n}. "[Yes|Of course|Every day]!" said {A.n}.',
-                                   "That is how {A.i} and {B.i} became friends.", '"Now you have a friend here," said {A.n}.'))  # fmt: skip
+    t.act("befriend", A, B=B, say=('"[Will you come back tomorrow|Shall we be friends]?" asked {B.n}. "[Yes|Of '
+                                   'course|Every day]!" said {A.n}.',
+                                   "That is how {A.i} and {B.i} became friends.", '"Now you have a friend here," '
+                                                                                  'said {A.n}.'))  # fmt: skip
     t.feel(t.pick((A, B)), "happy", "a new friend")
     t.finish("a stranger may be a friend", "one kind word can open a door", "it is good to speak first")
 
@@ -163,7 +178,8 @@ def truth(t: Teller) -> None:
         t.go(A, t.homes[A])
     t.paragraph()
     t.feel(A, "ashamed", f"{A} had not told {B} about the {x}")
-    t.say('"I must tell {B.n}," {A} thought.', "{A} could not [eat|play|think of anything else]. {A.he} had to tell the truth.",
+    t.say('"I must tell {B.n}," {A} thought.', "{A} could not [eat|play|think of anything else]. {A.he} had to tell "
+                                               "the truth.",
           "At last {A} [made up {A.his} mind|took a deep breath].", A=A, B=B)  # fmt: skip
     if hidden:
         t.go(A, place)
@@ -178,7 +194,8 @@ def truth(t: Teller) -> None:
     t.act("tell", A, x, B, detail="the truth", say=(
         '"I broke your {x.n}," {A} said. "[I am so sorry|It was my fault|Please do not be angry]."',
         "{A} told {B.o} [everything|the truth] and said that {A.he} was sorry."))  # fmt: skip
-    t.say('"[Thank you for telling me|I am glad that you told me]," said {B.n}.', '"It was brave to tell me," said {B.n}.',
+    t.say('"[Thank you for telling me|I am glad that you told me]," said {B.n}.',
+          '"It was brave to tell me," said {B.n}.',
           "{B} was sad for a moment, but not angry.", B=B)  # fmt: skip
     tool = t.thing(kind.tool, holder=t.adult() if t.chance(0.5) else A)
     if t.world.holder[tool] != A:
@@ -205,13 +222,14 @@ def surprise(t: Teller) -> None:
     )
     t.act("tell", A, "", B, detail=f"a surprise for {C}", C=C, q=den, say=(
         '"Let us surprise {C.n}," {A} said. "We will have a party {q.in}."',
-        '"{C.n} [does so much for us|always helps us|never gets a present]," said {A.n}. "Let us make a party {q.in}!"'))  # fmt: skip
+        '"{C.n} [does so much for us|always helps us|never gets a present]," said {A.n}. "Let us make a party '
+        '{q.in}!"'))  # fmt: skip
     t.say(
         '"[But it must be a secret|Not a word to anyone]," said {B.n}.',
         '"[What a good idea|Yes, yes, yes]!" said {B.n}.',
         B=B,
     )
-    food = t.thing(t.pick(("cake", "pie", "bread", "soup", "cheese")), holder=t.adult())
+    food = t.thing(t.pick(("cake", "pie", "bread", "soup", "cheese")), holder=t.adult(t.fresh(_PANTRY)))
     deco = t.thing(t.pick(("ribbon", "lantern", "bell", "drum", "picture", "flute")), place=t.place())
     t.paragraph()
     t.go(B, t.at(C))
@@ -221,7 +239,8 @@ def surprise(t: Teller) -> None:
     t.say("[Meanwhile|At the same time], {A} needed {x.a} and {y.a}.", A=A, x=food, y=deco)
     t.reach(A, t.at(t.world.holder[food]))
     t.act("ask", A, food, t.world.holder[food], detail="for the party", say=(
-        '"May I have {x} for a party?" {A} asked {B.o}.', "{A} told {B.o} about the secret party for {C.n}."), C=C)  # fmt: skip
+        '"May I have {x} for a party?" {A} asked {B.o}.', "{A} told {B.o} about the secret party for "
+                                                          "{C.n}."), C=C)  # fmt: skip
     t.act("give", t.world.holder[food], food, A, why="the party")
     t.fetch(A, deco)
     t.go(A, den)
@@ -250,13 +269,13 @@ def lending(t: Teller) -> None:
     """B needs what A has; A lends it; later it comes back with a kindness."""
     A = t.begin()
     B = t.child(t.place()) if t.chance(0.6) else t.adult()
-    x = t.thing(t.pick(words.nouns("tool", "paper", "music", "toy")), holder=A)
+    x = t.thing(t.pick((*words.nouns("tool", "music", "toy"), "book", "map", "pencil")), holder=A)
     treasured(t, A, x)
     t.go(A, t.at(B))
     t.act("meet", A, B=B)
-    t.act("ask", B, x, A, detail="to borrow it", say=(
-        '"What a [fine|useful|good] {x.n}," said {A.n}. "[May I borrow it until evening|Could you lend it to me]?"',
-        '"I need {x.a} today," said {A.n}. "May I use yours?"'))  # fmt: skip
+    t.act("ask", B, x, A, detail="to borrow it", noun=t.an(t.world.things[x].noun), say=(
+        '"What a [fine|handy|good] {x.n}," said {A.n}. "[May I borrow it until evening|Could you lend it to me]?"',
+        '"I need {noun} today," said {A.n}. "May I use yours?"'))  # fmt: skip
     t.say(
         "{A} [was not sure|waited a moment|thought about it]. Then {A.he} nodded.",
         '"[Yes|Sure|All right]," said {A.n}.',
@@ -295,5 +314,5 @@ def lending(t: Teller) -> None:
         t.act("share", A, food, B)
     else:
         t.thank(B, A)
-    t.feel(A, t.pick(("happy", "proud")), f"the {x} came back")
+    t.feel(A, "happy", f"the {x} came back")
     t.finish("trust makes friends", "what you lend can come back with a smile", "good friends keep their word")

@@ -9,7 +9,7 @@ _OBSTACLES = (
     ("a fallen tree lay across the road", "[climbed over it|crawled under it|walked around it]"),
     (
         "the road split in two",
-        "[asked the way at a farmhouse|looked at the sun and turned left|remembered the map and turned right]",
+        "[asked the way at a farmhouse|read the sign and turned left|remembered the map and turned right]",
     ),
     (
         "a stream crossed the path",
@@ -34,8 +34,10 @@ def storm(t: Teller) -> None:
     if pet:
         t.voice.intros[pet] = f"{t.his(A)} {t.world.people[pet].kind} {pet}"
         t.say("{B} was with {A.him}.", "{A} had brought {B.o} along.", A=A, B=pet)
-    t.say("[Suddenly|All at once|Then] {A} [looked up|felt a drop]. Dark clouds were [rolling in|racing across the sky].",
-          "A cold wind [rose|began to blow], and thunder grumbled far away.", "The sky turned black over the [hills|roofs].", A=A)  # fmt: skip
+    t.say("[Suddenly|All at once|Then] {A} [looked up|felt a drop]. Dark clouds were [rolling in|racing across the "
+          "sky].",
+          "A cold wind [rose|began to blow], and thunder grumbled far away.", "The sky turned black over the "
+                                                                              "[hills|roofs].", A=A)  # fmt: skip
     t.feel(A, t.pick(("afraid", "worried")), "a storm was coming")
     t.say(
         '"[A storm is coming|It will storm soon]!" {A} said. "I must [warn|tell] {B.n}."',
@@ -73,7 +75,8 @@ def storm(t: Teller) -> None:
         )
     t.act("weather", detail="stormy", say=())
     t.paragraph()
-    t.say("[Lightning flashed and thunder rolled|The wind howled and shook the door|Rain poured down and hail drummed on the roof].",
+    t.say("[Lightning flashed and thunder rolled|The wind howled and shook the door|Rain poured down and hail "
+          "drummed on the roof].",
           "[Boom|Crash]! The thunder was [so loud that the walls shook|right above them].", A=A)  # fmt: skip
     if pet:
         t.say("{B} [trembled|hid in a corner|crept close to {A.o}].", A=A, B=pet)
@@ -82,8 +85,13 @@ def storm(t: Teller) -> None:
         food = t.thing(t.fresh(words.SNACKS), holder=B)
         t.act("share", B, food, A)
     elif turn < 0.7:
-        t.say("{B} told {A.o} a story about [a giant|a whale|a clever fox|three bears], and the time passed quickly.",
-              "They sang [songs|loudly] so that they would not hear the thunder.", "They counted the seconds from each flash to each boom.", A=A, B=B)  # fmt: skip
+        t.say(
+            "{B} told {A.o} a story about [a giant|a whale|a clever fox|three bears], and the time passed quickly.",
+            "They sang [songs|loudly] so that they would not hear the thunder.",
+            "They counted the seconds from each flash to each boom.",
+            A=A,
+            B=B,
+        )
     else:
         lamp = t.thing("lantern", holder=B)
         t.say("It was very dark, but {B} [had|lit] {x}.", B=B, x=lamp)
@@ -104,7 +112,8 @@ def storm(t: Teller) -> None:
     if t.chance(0.5):
         t.go(A, place, B)
         t.say(
-            "They [swept up leaves|picked up branches|put the fence up again|gathered loose boards] until all was in order."
+            "They [swept up leaves|picked up branches|put the fence up again|gathered loose boards] until all was in "
+            "order."
         )
     t.thank(B, A)
     t.feel(A, t.pick(("happy", "proud")), f"{B} was safe")
@@ -118,12 +127,14 @@ def journey(t: Teller) -> None:
     A = t.begin(("sunny", "cloudy", "windy", "foggy"), time="morning")
     B = t.adult()
     x = t.thing(t.fresh(words.nouns("paper", "home", "food", "tool")), holder=A)
-    t.say("{A} had to bring {x} to {B}, who lived far away.", "{B} lived far away and had asked for {x}. {A} wanted to bring it.",
+    t.say("{A} had to bring {x} to {B.i}, who lived far away.", "{B} lived far away and had asked for {x}. {A} "
+                                                                "wanted to bring it.",
           '"Please take {x} to {B.n}," {A.s} {g} said. "It is a long way."',
           A=A, B=B, x=x, g=t.pick(("mother", "father", "grandmother", "uncle", "aunt")))  # fmt: skip
     if t.chance(0.5):
         t.say(
-            "{A} packed [water and a blanket|a warm coat|a stick and some string] and [set out|started out|went on {A.his} way].",
+            "{A} packed [water and a blanket|a warm coat|a stick and some string] and [set out|started out|went on "
+            "{A.his} way].",
             A=A,
         )
     friend = ""
@@ -194,9 +205,21 @@ def pet_astray(t: Teller) -> None:
     witness = t.adult() if t.chance(0.6) else t.child(t.place())
     t.reach(A, t.at(witness))
     t.act("ask", A, "", witness, detail=f"where {D} is", k=species, C=D, say=(
-        '"[Have you seen|Did you see] a little {k}?" {A} asked {B.o}.', '"I cannot find {C.n}," {A} said to {B.o}.'))  # fmt: skip
-    t.act("tell", witness, D, A, detail=f"{D} is {hide}", q=hide, k=species, say=(
-        '"[Yes|I did]," said {A.n}. "A {k} [ran|came] this way. Look {q.in}."', '"I saw a {k} {q.in}," said {A.n}.'))  # fmt: skip
+        '"[Have you seen|Did you see] a little {k}?" {A} asked {B.o}.', '"I cannot find {C.n}," {A} said to '
+                                                                        '{B.o}.'))  # fmt: skip
+    t.act(
+        "tell",
+        witness,
+        D,
+        A,
+        detail=f"{D} is {hide}",
+        q=hide,
+        k=species,
+        say=(
+            '"[Yes|I did]," said {A.n}. "A {k} [ran|came] this way. Look {q.in}."',
+            '"I saw a {k} {q.in}," said {A.n}.',
+        ),
+    )
     treat_noun = t.pick(words.PET_TREATS[species])
     treat = t.thing(treat_noun, holder=witness)
     t.act(
@@ -216,8 +239,10 @@ def pet_astray(t: Teller) -> None:
         B=D,
         s=t.spot(hide),
     )
-    t.act("feed", A, treat, D, say=("{A} held out {x.the}. {B} [came closer|sniffed] and then ate it from {A.his} hand.",
-                                    '"Look what I have, {B.n}," {A} said, and {B.n} came close and ate {x.the}.'))  # fmt: skip
+    t.act("feed", A, treat, D, say=("{A} held out {x.the}. {B} [came closer|sniffed] and then ate it from {A.his} "
+                                    "hand.",
+                                    '"Look what I have, {B.n}," {A} said, and {B.n} came close and ate '
+                                    '{x.the}.'))  # fmt: skip
     t.feel(A, "happy", f"{D} was found")
     t.say("{B} " + t.pick(words.PET_SOUNDS[species].split("|")) + ".", B=D)
     t.go(A, t.homes[A], D)
@@ -245,7 +270,8 @@ def message(t: Teller) -> None:
     t.reach(A, t.at(B))
     t.act("meet", A, B=B)
     t.act("ask", B, "", A, detail="to bring a message", C=C, say=(
-        '"Will you [take a message|run] to {C.n} for me?" asked {A.n}.', '"I have news for {C.n}," said {A.n}, "but I cannot leave."'))  # fmt: skip
+        '"Will you [take a message|run] to {C.n} for me?" asked {A.n}.', '"I have news for {C.n}," said {A.n}, "but '
+                                                                         'I cannot leave."'))  # fmt: skip
     t.act(
         "tell",
         B,
@@ -273,7 +299,8 @@ def message(t: Teller) -> None:
         friend = t.child(stop)
         t.act("meet", A, B=friend)
         t.say(
-            '"[Stay and play|Come and play] with me," said {B.n}. {A} [wanted to, but the message could not wait|shook {A.his} head].',
+            '"[Stay and play|Come and play] with me," said {B.n}. {A} [wanted to, but the message could not '
+            "wait|shook {A.his} head].",
             A=A,
             B=friend,
         )

@@ -4,14 +4,17 @@ from wren.stories import phrases, words
 from wren.stories.teller import Teller
 
 _FROM = ("grandmother", "grandfather", "uncle", "aunt", "mother", "father", "sister", "brother", "cousin")
+_PLURALS = {"scarf": "scarves"}
 
 
 def treasured(t: Teller, A: str, x: str) -> None:
     """Says how A came by x, and lets A use it."""
     t.say(
-        "{A} had {x} with {A.him}, [a gift from {A.his} {giver}|which {A.his} {giver} had made|the best thing {A.he} owned].",
-        "In {A.his} bag {A.n} carried {x}.",
-        "{A.s} {giver} had given {A.him} {x}, and {A.he} [took it everywhere|loved it dearly|never went out without it].",
+        "{A} had {x} with {A.him}, [a gift from {A.his} {giver}|which {A.his} {giver} had made|the best thing {A.he} "
+        "owned].",
+        "{A} had brought {x} along.",
+        "{A.s} {giver} had given {A.him} {x}, and {A.he} [took it everywhere|loved it dearly|never went out "
+        "without it].",
         "{A} was carrying {x}.",
         A=A, x=x, giver=t.pick(_FROM),
     )  # fmt: skip
@@ -23,7 +26,8 @@ def use(t: Teller, A: str, x: str) -> None:
     """A does with x what one does with such a thing."""
     done = words.KINDS[t.world.things[x].noun].use
     if done:
-        t.say("{A} [took|went and took] {x.the} and {use}.", "[Just for fun|At once|Right away], {A} took {x.the} and {use}.",
+        t.say("{A} [took|went and took] {x.the} and {use}.", "[Just for fun|At once|Right away], {A} took {x.the} "
+                                                             "and {use}.",
               "{A} liked {x.the} so much that {A.he} {use}.", A=A, x=x, use=done)  # fmt: skip
 
 
@@ -59,9 +63,10 @@ def lost_and_found(t: Teller) -> None:
     t.go(A, t.homes[A])
     t.paragraph()
     t.say(
-        "[At home|A little later], {A} [reached into {A.his} bag|wanted to show {x.the} to {A.his} {giver}]. It was gone!",
-        "{A} was about to sit down when {A.he} thought of {x.the}. It was not in {A.his} bag!",
-        '"Where is my {x.n}?" {A} cried. {A.he} [emptied {A.his} pockets|turned {A.his} bag inside out]. It was not there.',
+        "[At home|A little later], {A} [looked for {x.the}|wanted to show {x.the} to {A.his} {giver}]. It was gone!",
+        "{A} was about to sit down when {A.he} thought of {x.the}. Where had {A.he} left it?",
+        '"Where is my {x.n}?" {A} cried. {A.he} [emptied {A.his} pockets|turned {A.his} bag inside out]. It was not '
+        'there.',
         A=A, x=x, giver=t.pick(_FROM),
     )  # fmt: skip
     t.feel(A, t.pick(("sad", "worried")), f"the {x} was lost")
@@ -102,9 +107,7 @@ def trade(t: Teller) -> None:
     x = t.thing(t.fresh(words.PLAYTHINGS), holder=A)
     treasured(t, A, x)
     B = t.child(t.place())
-    C = t.adult() if t.chance(0.5) else t.child(t.place())
     y = t.thing(t.fresh(words.PLAYTHINGS), holder=B)
-    z = t.thing(t.fresh(words.PLAYTHINGS), holder=C)
     t.go(A, t.at(B))
     t.act("meet", A, B=B)
     t.say("{B} had {y}. {A} [looked at it and sighed|liked it at once|had always wanted one].",
@@ -117,11 +120,14 @@ def trade(t: Teller) -> None:
         t.say('"[Yes, I would like that|Done|It is a deal]!" said {B.n}.', B=B)
         _swap(t, A, x, B, y)
     else:
+        C = t.adult() if t.chance(0.5) else t.child(t.place())
+        z = t.thing(t.fresh(words.PLAYTHINGS), holder=C)
         t.say('"No," said {B.n}, "but I would trade it for {z.a}. {C.n} has one."', B=B, z=z, C=C)
         t.go(A, t.at(C))
         t.act("meet", A, B=C)
         t.act("ask", A, z, C, detail="to trade", y=x, say=(
-            '"May I have your {x.n} for my {y.n}?" {A} asked. "[Yes, gladly|Why not|I never use it anyway]," said {B.n}.',
+            '"May I have your {x.n} for my {y.n}?" {A} asked. "[Yes, gladly|Why not|I never use it anyway]," said '
+            '{B.n}.',
             "{A} offered {y.the} for {x.the}. {B.n} thought for a moment and [nodded|agreed]."))  # fmt: skip
         _swap(t, A, x, C, z)
         t.go(A, t.at(B))
@@ -200,8 +206,9 @@ def mixed_up(t: Teller) -> None:
     t.voice.known[y] = True
     spot = t.spot(meet)
     t.act("put", A, x, detail=spot, say=())
-    t.act("put", B, y, detail=spot, noun=noun, say=(
-        "They laid the two {noun}s down {s} and went to play.", "Both of them put their {noun}s down {s}."))  # fmt: skip
+    t.act("put", B, y, detail=spot, plural=_PLURALS.get(noun, noun + "s"), say=(
+        "They laid the two {plural} down {s} and went to play.", "Both of them put their {plural} "
+                                                                "down {s}."))  # fmt: skip
     t.act("play", A, B=B)
     t.act("take", A, y, say=())
     t.act("take", B, x, say=())
@@ -246,11 +253,12 @@ def mended(t: Teller) -> None:
     t.act("meet", A, B=helper)
     t.act("tell", A, x, helper, detail="broken", say=(
         '"Look, my {x.c} is broken," {A} said. "[Can it be mended|Can you help me]?"',
-        "{A} showed {B.o} {x.the}.", '"[Please help me|What can we do]," {A} said, and held up {x.the}.'))  # fmt: skip
-    t.say('"[I can mend that|That is not so bad|Nothing is lost yet]," said {B.n}. "[All we need is|We only need] {y.a}."',
+        "{A} showed {B.o} {x.the}.", '"[Please help me!|What can we do?]" {A} said, and held up {x.the}.'))  # fmt: skip
+    t.say('"[I can mend that|That is not so bad|Nothing is lost yet]," said {B.n}. "[All we need is|We only need] '
+          '{y.a}."',
           B=helper, y=tool)  # fmt: skip
     if t.world.holder[tool] == helper:
-        t.say("{B.n} [got it from a drawer|kept that in {B.his} pocket|had just that].", B=helper)
+        t.say("{B.n} [found it in a drawer|had it in {B.his} pocket|got it at once].", B=helper)
     else:
         back = t.at(helper)
         t.fetch(A, tool)
@@ -275,6 +283,7 @@ def honest_finder(t: Teller) -> None:
           "It was a lovely thing, and {A} [wanted to keep it|wished to have one like it]. But it was not {A.his} own.",
           "Nobody was near. {A} could have kept it, but that would not be right.", A=A, x=x)  # fmt: skip
     t.paragraph()
+    other = ""
     for _ in range(1 if t.chance(0.6) else 2):
         other = t.adult() if t.chance(0.5) else t.child(t.place())
         t.reach(A, t.at(other))
@@ -290,8 +299,9 @@ def honest_finder(t: Teller) -> None:
     )
     t.reach(A, t.at(owner))
     t.act("ask", A, x, owner, detail="is it yours", say=(
-        '"Did you lose {x.a}?" {A} asked {B.o}. "Yes!" cried {B.n}. "[I looked for it everywhere|I have missed it so]!"',
-        '{B} was [looking for something|searching every corner]. "Is it this?" asked {A.n}.'))  # fmt: skip
+        '"Did you lose {x.a}?" {A} asked {B.o}. "Yes!" cried {B.n}. "[I looked for it everywhere|I have missed it '
+        'so]!"',
+        '{B} was [looking for something|searching every corner]. "Is this what you lost?" asked {A.n}.'))  # fmt: skip
     t.act("return", A, x, owner)
     t.feel(owner, t.pick(("happy", "grateful", "surprised")), f"the {x} came back")
     if t.chance(0.6):
