@@ -17,7 +17,8 @@ import pytest
 from hub_server import Fault, Hub, git_sha1
 
 from wren.data.hub import HubSource
-from wren.data.hub_client import HubClient, RemoteFile, Retry, Stopped
+from wren.data.hub_client import HubClient, Retry, Stopped
+from wren.data.hub_files import RemoteFile
 from wren.data.hub_locate import Located, Wanted, choose_files, look_up, pin, pinned
 from wren.errors import ConfigError, DataError, NetworkError
 
@@ -242,7 +243,7 @@ def test_no_network_names_the_offline_choices(lines: list[str]) -> None:
             client.commit(REPO, None)
     for choice in ("cannot be reached", "wren quickstart", "wren data --source", ".parquet file that was copied over"):
         assert choice in str(error.value)
-    assert len(lines) == 3
+    assert len(lines) == 2, "a hub that was never reached is not asked for long"
 
 
 def test_offline_mode_is_named(client: HubClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -445,7 +446,7 @@ def test_a_raw_file_that_was_damaged_on_the_disk_is_fetched_anew(client: HubClie
         list(first.documents())
     path = data.path(0)
     spoiled = bytearray(path.read_bytes())
-    spoiled[500] ^= 1
+    spoiled[len(spoiled) // 2] ^= 1  # in a text
     path.write_bytes(spoiled)
     with source(client, tmp_path) as data:
         assert list(data.parts()[0].documents()) == texts(0)

@@ -1,5 +1,6 @@
 """The loader: every token once per epoch, in a seeded order, and a state that is only a counter."""
 
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -18,7 +19,7 @@ DOCUMENT = 0  # the token that starts every document
 def numbered(sizes: list[int]) -> list[np.ndarray]:
     """Shards whose tokens are all different: 1, 2, 3, ... over the whole stream."""
     starts = np.cumsum([1, *sizes])
-    return [np.arange(a, b, dtype=np.uint16) for a, b in zip(starts[:-1], starts[1:], strict=True)]
+    return [np.arange(a, b, dtype=np.uint16) for a, b in itertools.pairwise(starts)]
 
 
 def same(a: Batch, b: Batch) -> bool:
@@ -51,8 +52,8 @@ def test_every_token_is_input_and_target_once_per_epoch(sizes: list[int], contex
         assert torch.equal(batch.targets_BT[learned], batch.tokens_BT[learned] + 1)
         inputs.update(batch.tokens_BT[learned].tolist())
         targets.update(batch.targets_BT[learned].tolist())
-    assert inputs == {token: epochs for token in range(1, total)}
-    assert targets == {token: epochs for token in range(2, total + 1)}
+    assert inputs == dict.fromkeys(range(1, total), epochs)
+    assert targets == dict.fromkeys(range(2, total + 1), epochs)
     assert loader.epoch == epochs
 
 

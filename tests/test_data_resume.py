@@ -103,6 +103,8 @@ def test_killed_at_random_moments(tmp_path):
                 process.wait(timeout=dice.uniform(0, 0.6 * duration) if kills < 24 else 120)
             except subprocess.TimeoutExpired:
                 process.kill()
+            assert process.stderr is not None
+            errors = process.stderr.read()
         kills += process.returncode == -signal.SIGKILL
         if process.returncode == 0:
             finished += 1
@@ -111,7 +113,7 @@ def test_killed_at_random_moments(tmp_path):
                 for path in (tmp_path / "cut").iterdir():
                     path.unlink()
         else:
-            assert process.returncode == -signal.SIGKILL, process.stderr and process.stderr.read()
+            assert process.returncode == -signal.SIGKILL, errors
 
 
 def test_a_full_disk_is_one_sentence_and_no_loss(corpus, tmp_path):
@@ -202,6 +204,17 @@ def test_a_lost_partial_shard_is_named(tmp_path):
     partial.unlink()
     with pytest.raises(DataError, match=r"\.partial was removed or cut; .*--fresh"):
         prepare([ListSource([texts])], tmp_path, **options)
+
+
+def test_killed_between_the_closing_of_a_shard_and_the_journal(tmp_path):
+    texts, options = _stopped(tmp_path / "cut")
+    [partial] = (tmp_path / "cut").glob(".val_*.partial")
+    with partial.open("ab") as file:
+        file.write(b"written after the journal")
+    partial.rename(partial.with_name(partial.name[1:].removesuffix(".partial")))
+    prepare([ListSource([texts])], tmp_path / "cut", **options)
+    prepare([ListSource([texts])], tmp_path / "whole", **options)
+    assert contents(tmp_path / "whole") == contents(tmp_path / "cut")
 
 
 def test_a_second_run_in_the_same_folder_is_refused(tmp_path):

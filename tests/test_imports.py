@@ -42,6 +42,7 @@ pretrain
 quickstart lab
 export serve
 cli
+__main__
 """
 LEVELS = {room: level for level, line in enumerate(ORDER.split("\n")) for room in line.split()}
 STRANGERS = ("mixers", "mlps")  # rooms whose files do not know each other

@@ -108,3 +108,36 @@ def test_added_values_reach_the_output(name: str):
     values_BTD = torch.ones(2, 9, mixer.get_submodule("v").weight.shape[0], dtype=torch.float64)
     changed = mixer(inputs.x_BTD, Context(values_BTD=values_BTD))
     assert (changed - inputs.run()).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_a_decoded_token_copies_no_cache():
+    mixer = attention.Config(num_heads=2).build(16)
+    state = mixer.new_state(2, 100)
+    addresses = []
+    for length in (50, 1, 3):
+        mixer(torch.zeros(2, length, 16), Context(state=state))
+        addresses.append((state.keys_BSJK.data_ptr(), state.values_BSJK.data_ptr()))
+    assert len(set(addresses)) == 1
+
+
+@torch.no_grad()
+def test_rows_too_long_for_a_state_are_not_written():
+    mixer = attention.Config(num_heads=2).build(16)
+    other = mixer.new_state(1, 9)
+    mixer(torch.zeros(1, 9, 16), Context(state=other))
+    with pytest.raises(ConfigError, match="larger max_len"):
+        mixer.new_state(2, 8).write(torch.tensor([0]), other)
+
+
+@torch.no_grad()
+def test_a_replaced_row_frees_its_room():
+    """A state that ran to its end takes new rows: the bound on the longest row falls again."""
+    mixer = attention.Config(num_heads=2).build(16)
+    state = mixer.new_state(1, 8)
+    mixer(torch.zeros(1, 8, 16), Context(state=state))
+    other = mixer.new_state(1, 3)
+    mixer(torch.zeros(1, 3, 16), Context(state=other))
+    state.write(torch.tensor([0]), other)
+    mixer(torch.zeros(1, 5, 16), Context(state=state))
+    assert state.lengths_B.tolist() == [8]

@@ -1,6 +1,7 @@
 """Optimizers and schedules: who trains what, Muon against its formula, states that come back, factors."""
 
 import copy
+import itertools
 import math
 from typing import Any
 
@@ -126,7 +127,7 @@ def test_muon_follows_its_formula(native: bool, monkeypatch: Any) -> None:
     wanted = plain_muon(before, gradients, 0.02, 0.1, 0.9)
     for p, start, end in zip(matrices, before, wanted, strict=True):
         error = (p.detach().double() - end).norm() / (end - start.double()).norm()
-        assert error < (0.03 if native else 1e-5)  # bf16 keeps 8 bits
+        assert error < (0.03 if native else 1e-4)  # bf16 keeps 8 bits
 
 
 def test_float32_muon_equals_torch_up_to_its_bf16() -> None:
@@ -186,11 +187,11 @@ def test_states_of_another_model_or_optimizer_are_a_sentence() -> None:
     model = Model()
     optimizer = OptimizerConfig(kind="muon").build(model)
     name, shape = "blocks.0.up.weight", (24, 8)
-    with pytest.raises(CheckpointError, match="holds 'blocks.7.x', which this model does not train"):
+    with pytest.raises(CheckpointError, match=r"holds 'blocks\.7\.x', which this model does not train"):
         optimizer.load_tensors({"blocks.7.x/momentum_buffer": torch.zeros(1)})
     with pytest.raises(CheckpointError, match=r"is \[2\] there and \[24, 8\] here"):
         optimizer.load_tensors({f"{name}/momentum_buffer": torch.zeros(2)})
-    with pytest.raises(CheckpointError, match="is exp_avg, not momentum_buffer; .*another optimizer.kind"):
+    with pytest.raises(CheckpointError, match=r"is exp_avg, not momentum_buffer; .*another optimizer\.kind"):
         optimizer.load_tensors({f"{name}/exp_avg": torch.zeros(shape)})
 
 
@@ -225,7 +226,7 @@ def test_wsd_warms_up_stays_and_falls_in_a_line() -> None:
     assert factors[4:31] == [1.0] * 27
     assert factors[40] == pytest.approx(0.1 + 0.9 * 10 / 20)
     assert factors[49] == pytest.approx(0.1 + 0.9 * 1 / 20)
-    falls = [a - b for a, b in zip(factors[30:], factors[31:], strict=False)]
+    falls = [a - b for a, b in itertools.pairwise(factors[30:])]
     assert falls == pytest.approx([0.9 / 20] * len(falls))
 
 

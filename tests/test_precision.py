@@ -60,7 +60,11 @@ def test_devices(monkeypatch: Any) -> None:
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device() == choose_device("cpu") == CPU
-    for name, sentence in (("cuda", "No CUDA GPU"), ("mps", "No Apple GPU"), ("gpu", "'gpu' is unknown; use auto, cpu")):
+    for name, sentence in (
+        ("cuda", "No CUDA GPU"),
+        ("mps", "No Apple GPU"),
+        ("gpu", "'gpu' is unknown; use auto, cpu"),
+    ):
         with pytest.raises(ConfigError, match=sentence):
             choose_device(name)
     with pytest.raises(ConfigError, match="'meta' is unknown"):

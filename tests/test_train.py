@@ -8,13 +8,15 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import train_child as child
 from torch import Tensor
 
-from wren import checkpoint
+from wren import checkpoint, recipes
 from wren.batch import Batch
+from wren.data.loader import TokenLoader, TokenStream
 from wren.errors import CheckpointError, ConfigError, DiskError, DivergedError
 from wren.loss import cross_entropy
 from wren.model import LM
@@ -26,6 +28,7 @@ from wren.step import Step
 from wren.train import Interrupted, Progress, TrainConfig, measure_step_seconds
 
 FP16 = Precision(device=torch.device("cpu"), autocast=torch.float16, why="tests")
+BF16 = Precision(device=torch.device("cpu"), autocast=torch.bfloat16, why="tests")
 
 
 def one_step(model: LM, *, micro: int, clip: float = 0.0, loss=cross_entropy, precision=child.FP32) -> Any:
@@ -166,7 +169,7 @@ def test_the_micro_batch_stays_halved_after_resuming(tmp_path: Path) -> None:
 
 
 def test_no_memory_for_one_row_is_a_sentence_and_other_errors_stay_what_they_are(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="Out of memory even with one row at a time .*smaller model"):
+    with pytest.raises(ConfigError, match=r"Out of memory even with one row at a time .*smaller model"):
         child.go(tmp_path / "a", loss=Memory(0))
     with pytest.raises(RuntimeError, match="a bug"):
         child.go(tmp_path / "b", loss=Memory(0, RuntimeError("a bug")))
@@ -211,7 +214,7 @@ def stop_at(step: int, number: int = signal.SIGINT) -> Any:
 
 @pytest.mark.parametrize("kind", ["muon", "adamw"])
 @pytest.mark.parametrize("micro", [2, None])
-@pytest.mark.parametrize("precision", [child.FP32, FP16])
+@pytest.mark.parametrize("precision", [child.FP32, FP16, BF16], ids=lambda precision: precision.name)
 def test_an_interrupted_run_equals_an_uninterrupted_one(
     kind: str, micro: int | None, precision: Precision, tmp_path: Path
 ) -> None:
@@ -226,6 +229,25 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(
         assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
         assert child.newest(tmp_path / "parts").step == step
     go(tmp_path / "parts", config)
+    child.assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_hybrid_recipe_on_real_shards_resumes_exactly(tmp_path: Path) -> None:
+    settings = ("steps=9", "train.micro_batch_size=3", "train.save_every=2", "model.dropout=0.1")
+    config = recipes.build("tiny", vocab_size=child.VOCAB, settings=settings)
+    tokens = np.random.default_rng(0).integers(child.VOCAB, size=1500).astype(np.uint16)
+
+    def go(path: Path, **arguments: Any) -> None:
+        torch.manual_seed(0)
+        stream = TokenStream([tokens[:700], tokens[700:]], 0, config.train.context_len)
+        loader = TokenLoader(stream, batch_size=config.train.batch_size, seed=3)
+        child.go(path, config.train, model=config.model.build(), batches=loader, **arguments)
+
+    go(tmp_path / "whole")
+    for step in (1, 5, 6):
+        with pytest.raises(Interrupted):
+            go(tmp_path / "parts", watch=stop_at(step))
+    go(tmp_path / "parts")
     child.assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
@@ -317,7 +339,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_sentence(tmp_path: Path) -> 
     said: list[str] = []
     child.go(tmp_path / "b", evaluate=child.drawing_evaluation, say=said.append)
     assert "step_000012 is damaged (model.safetensors does not match its checksum)" in said[0]
-    assert said[1].startswith("Resuming from") and said[1].endswith("step_000009.")
+    assert said[1] == f"Resuming from {Run(tmp_path / 'b').checkpoints_path / 'step_000009'}."
     child.assert_same_run(tmp_path / "a", tmp_path / "b")
 
 
@@ -334,7 +356,10 @@ def test_without_any_good_checkpoint_training_begins_anew_and_says_so(tmp_path: 
 @pytest.mark.parametrize(
     ("other", "sentence"),
     [
-        ({"model": "wide"}, r"step_000012 is a checkpoint of another model: '.*' is \[16, 16\] there and \[24, 24\] here"),
+        (
+            {"model": "wide"},
+            r"step_000012 is a checkpoint of another model: '.*' is \[16, 16\] there and \[24, 24\] here",
+        ),
         ({"batches": child.FakeBatches(seed=1)}, "trained on other data"),
         ({"kind": "adamw"}, "trained with another optimizer.kind"),
         ({"precision": FP16}, "trained without fp16"),
@@ -373,7 +398,7 @@ def test_a_full_disk_in_mid_run_is_a_warning_and_changes_nothing(tmp_path: Path)
             if progress.step == 5:
                 stack.enter_context(file_size_limit(900))
             if progress.step == 8:
-                assert child.newest(tmp_path / "a").step == 3
+                assert child.newest(tmp_path / "a").step == 4
             if progress.step == 11:
                 stack.close()
 
@@ -480,7 +505,7 @@ def test_measuring_a_step_leaves_no_trace(trained: bool, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", ["steps", "batch_size", "context_len", "micro_batch_size", "keep", "max_bad_steps"])
 def test_settings_out_of_range_are_named(name: str) -> None:
-    good = {"steps": 1, "batch_size": 1, "context_len": 1}
+    good: dict[str, Any] = {"steps": 1, "batch_size": 1, "context_len": 1}
     with pytest.raises(ConfigError, match=f"train.{name} is 0; it must be at least 1"):
         TrainConfig(**{**good, name: 0})
     for every in ("save_every", "eval_every", "sample_every", "grad_clip"):

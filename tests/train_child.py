@@ -1,6 +1,6 @@
 """A training run of milliseconds for the tests of the loop; started as a program, it is the process that gets killed.
 
-    python tests/train_child.py RUN STEPS SAVE_EVERY
+python tests/train_child.py RUN STEPS SAVE_EVERY
 """
 
 import sys

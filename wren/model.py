@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from wren.batch import positions_in_documents
 from wren.errors import ConfigError
-from wren.mixer import Context, Mixer, MixerConfig, State
+from wren.mixer import Context, Mixer, MixerConfig, State, advance
 
 
 class MlpConfig(Protocol):
@@ -47,9 +47,14 @@ class ModelConfig:
     init_std: float = 0.02
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "dim", "depth"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"model.{name} is {getattr(self, name)}; it must be at least 1.")
+        for name in ("vocab_size", "dim", "depth", "learned_positions"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"model.{name} is {value}; it must be at least 1.")
+        for name in ("logit_softcap", "init_std", "norm_eps"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"model.{name} is {value}; it must be above 0.")
         if not self.mixers:
             raise ConfigError("model.mixers is empty; name at least one mixer.")
         if not 0.0 <= self.dropout < 1.0:
@@ -60,22 +65,39 @@ class ModelConfig:
 
 
 class LMState:
-    """What an LM remembers of each row: a State per mixer, and how many tokens each row has seen."""
+    """What an LM remembers of each row: a State per mixer, and how many tokens each row has seen.
 
-    def __init__(self, layers: list[State], lengths_B: Tensor):
+    longest: no row has seen more; known without asking the device.
+    """
+
+    def __init__(self, layers: list[State], lengths_B: Tensor, longest: int = 0):
         self.layers = layers
         self.lengths_B = lengths_B
+        self.longest = longest
 
     def select(self, rows_B: Tensor) -> Self:
-        return type(self)([layer.select(rows_B) for layer in self.layers], self.lengths_B[rows_B])
+        """A copy of the given rows: repeats fork a sample, a permutation reorders beams."""
+        return type(self)([layer.select(rows_B) for layer in self.layers], self.lengths_B[rows_B], self.longest)
 
     def write(self, rows_B: Tensor, other: Self) -> None:
+        """Puts the rows of `other` in place of `rows_B`: admits new rows into a running batch."""
         for mine, theirs in zip(self.layers, other.layers, strict=True):
             mine.write(rows_B, theirs)
         self.lengths_B = self.lengths_B.index_copy(0, rows_B, other.lengths_B)
+        self.longest = max(self.longest, other.longest)
 
     def detach(self) -> Self:
-        return type(self)([layer.detach() for layer in self.layers], self.lengths_B)
+        return type(self)([layer.detach() for layer in self.layers], self.lengths_B, self.longest)
+
+    def advance(self, num_tokens: int, valid_B: Tensor | None, limit: int | None) -> None:
+        """Counts the next tokens; raises ConfigError where a row would pass `limit`, the learned positions."""
+        lengths_B = advance(self.lengths_B, num_tokens, valid_B)
+        longest = self.longest + num_tokens
+        if limit is not None and longest > limit:  # rows that were replaced or padded: ask
+            longest = int(lengths_B.max())
+            if longest > limit:
+                raise ConfigError(f"A row of {longest} tokens is longer than the {limit} learned positions.")
+        self.lengths_B, self.longest = lengths_B, longest
 
 
 class Block(nn.Module):
@@ -157,12 +179,12 @@ class LM(nn.Module):
         x_BTD = self.embedding(tokens_BT)
         if self.positions is not None:
             x_BTD = x_BTD + self.positions(self._table_positions(tokens_BT, positions_BT, state))
+        if state is not None:
+            state.advance(tokens_BT.shape[1], valid_B, self.config.learned_positions)
         x_BTD = self.dropout(x_BTD)
         layers = state.layers if state is not None else [None] * len(self.blocks)
         for block, layer in zip(self.blocks, layers, strict=True):
             x_BTD = block(x_BTD, Context(tokens_BT, positions_BT, documents_BT, valid_B, None, layer))
-        if state is not None:
-            state.lengths_B = state.lengths_B + (tokens_BT.shape[1] if valid_B is None else valid_B)
         return self.norm(x_BTD)
 
     def logits(self, hidden_BTD: Tensor) -> Tensor:
@@ -171,13 +193,17 @@ class LM(nn.Module):
         return logits_BTV if cap is None else cap * torch.tanh(logits_BTV / cap)
 
     def _table_positions(self, tokens_BT: Tensor, positions_BT: Tensor | None, state: LMState | None) -> Tensor:
-        rows = self.config.learned_positions or 0
+        """Rows of the position table: (T,) or (B, T)."""
+        rows, length = self.config.learned_positions or 0, tokens_BT.shape[1]
+        index_T = torch.arange(length, device=tokens_BT.device)
+        if state is not None:  # only padding lies past the table: LMState.advance bounds the rest
+            return (state.lengths_B[:, None] + index_T).clamp(max=rows - 1) if positions_BT is None else positions_BT
         if positions_BT is None:
-            index_T = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
-            if state is None and tokens_BT.shape[1] > rows:
-                raise ConfigError(f"A row of {tokens_BT.shape[1]} tokens is longer than the {rows} learned positions.")
-            positions_BT = index_T if state is None else state.lengths_B[:, None] + index_T
-        return positions_BT.clamp(max=rows - 1)  # only padding lies past the table: new_state bounds the rest
+            positions_BT = index_T
+        if length > rows and int(positions_BT.max()) >= rows:
+            longest = int(positions_BT.max()) + 1
+            raise ConfigError(f"A row of {longest} tokens is longer than the {rows} learned positions; cut it shorter.")
+        return positions_BT
 
     def new_state(
         self, batch_size: int, max_len: int, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32

@@ -88,5 +88,6 @@ class TrainingProgress:
 
 
 def _bar(console: Console) -> Bar:
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
-    return Bar(*columns, TextColumn("{task.fields[text]}", markup=False), console=console, refresh_per_second=4)
+    """Bar, steps and text: all of it on 80 columns but the last letters."""
+    text = TextColumn("{task.fields[text]}", markup=False)
+    return Bar(BarColumn(bar_width=12), MofNCompleteColumn(), text, console=console, refresh_per_second=4)

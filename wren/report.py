@@ -21,7 +21,7 @@ h1 { font-size: 1.6rem; margin-bottom: 0.2rem } h2 { font-size: 1.1rem; margin: 
 p.lead { color: var(--soft); margin-top: 0 }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 0.75rem }
 .card { background: var(--tint); border-radius: 8px; padding: 0.8rem 1rem }
-.card b { display: block; font-size: 1.35rem; font-variant-numeric: tabular-nums } .card span { color: var(--soft) }
+.card { overflow-wrap: anywhere } .card b { display: block; font-size: 1.35rem; font-variant-numeric: tabular-nums } .card span { color: var(--soft) }
 table { border-collapse: collapse; width: 100%; font-size: 0.92rem }
 td, th { text-align: left; padding: 0.3rem 0.6rem; border-bottom: 1px solid var(--line); vertical-align: top }
 td:first-child { color: var(--soft); white-space: nowrap }
@@ -47,7 +47,7 @@ def _page(run: Run, result: Mapping[str, Any], notes: Mapping[str, str]) -> str:
     config, environment = run.config(), read_json(run.path / "env.json")
     title = f"Wren: {config['recipe']}, seed {config['seed']}"
     cards = [
-        ("bits per byte on " + str(result["split"]), f"{result['bits_per_byte']:.4f}"),
+        ("bits per byte of held-out text", f"{result['bits_per_byte']:.4f}"),
         ("parameters", units.short(result["params"])),
         ("tokens trained on", units.short(result["tokens"])),
         ("time in steps", units.duration(result["seconds"])),
@@ -60,6 +60,7 @@ def _page(run: Run, result: Mapping[str, Any], notes: Mapping[str, str]) -> str:
         "command": "wren " + " ".join(environment["command"][1:]),
         "started": environment["started"],
         "steps": f"{result['steps']:,} ({result['skipped_steps']} skipped as not finite)",
+        "held-out text": result["split"],
         "state per sequence": f"{units.size(result['state_bytes'])} at {config['train']['context_len']} tokens",
         **notes,
     }

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from wren import checkpoint
 from wren.batch import Batch
-from wren.errors import CheckpointError, DivergedError
+from wren.errors import CheckpointError, DiskError, DivergedError
 from wren.model import LM
 from wren.optim.optimizer import Optimizer
 from wren.run import Run
@@ -62,7 +62,8 @@ class TrainState:
                     f"'{name}' holds values that are not finite at step {self.progress.step}; {last_good(run)} "
                     "Lower the learning rate."
                 )
-        run.sync_metrics()  # the rows up to a checkpoint must survive whatever the checkpoint survives
+        with contextlib.suppress(DiskError):  # told when the row was written; the checkpoint may still fit
+            run.sync_metrics()  # the rows up to a checkpoint must survive whatever the checkpoint survives
         tensors = {**self.optimizer.tensors(), **rng_state(self.device)}
         state = {
             "progress": asdict(self.progress),
@@ -77,6 +78,7 @@ class TrainState:
         tensors = dict(saved.optimizer)
         rng = {name: tensors.pop(name) for name in list(tensors) if name.startswith("rng/")}
         try:
+            rng = {"rng/cpu": rng["rng/cpu"], **rng}
             progress = Progress(**saved.state["progress"])
             batches, scaler = saved.state["batches"], saved.state["scaler"]
         except (KeyError, TypeError) as error:

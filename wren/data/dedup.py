@@ -10,6 +10,7 @@ table grows, and about 50 MB for its newest entries.
 """
 
 import importlib
+import itertools
 import json
 import os
 import re
@@ -86,23 +87,24 @@ class NearHasher:
 
     def __init__(self, similarity: float = SIMILARITY, num_perm: int = NUM_PERM):
         try:
-            self._minhash = importlib.import_module("datasketch")
+            datasketch = importlib.import_module("datasketch")
         except ImportError as error:
             raise ConfigError(
                 "Removing near duplicates needs the package datasketch; install it with pip install 'wren-llm[dedup]'."
             ) from error
-        lsh = self._minhash.MinHashLSH(threshold=similarity, num_perm=num_perm)
-        self.num_bands, self.rows, self.num_perm = lsh.b, lsh.r, num_perm
+        self._empty = datasketch.MinHash(num_perm=num_perm, hashfunc=int)
+        lsh = datasketch.MinHashLSH(threshold=similarity, num_perm=num_perm)
+        self.num_bands, self.rows = lsh.b, lsh.r
 
     def __call__(self, text: str) -> list[int]:
         """One hash per band; none for a document of fewer words than a shingle."""
-        words = _WORD.findall(text.casefold())
+        words = _words(text)
         if len(words) < SHINGLE:
             return []
-        ids = np.fromiter((zlib.crc32(word.encode("utf-8", "replace")) for word in words), np.uint64, len(words))
+        ids = np.fromiter(map(zlib.crc32, map(str.encode, words)), np.uint64, len(words))
         *_, shingles = ngram_hashes(ids, SHINGLE)
         values = np.unique(shingles >> np.uint64(32))
-        minhash = self._minhash.MinHash(num_perm=self.num_perm, hashfunc=int)
+        minhash = self._empty.copy()
         for start in range(0, len(values), 4096):  # a step holds 4096 x num_perm hashes in memory
             minhash.update_batch(values[start : start + 4096].tolist())
         signature = np.asarray(minhash.hashvalues, dtype="<u8")
@@ -130,25 +132,31 @@ class Contamination:
 
     def __call__(self, text: str) -> bool:
         """Whether `text` holds a piece of an evaluation text."""
-        known = self._words
-        words = _WORD.findall(text.casefold())
-        ids = np.fromiter((known.get(word, 0) for word in words), np.uint64, len(words))
-        for n, hashes in enumerate(ngram_hashes(ids, NGRAM), 1):
+        words = _words(text)
+        ids = np.fromiter(map(self._words.get, words, itertools.repeat(0)), np.uint64, len(words))
+        unknown = np.flatnonzero(ids == 0)
+        longest = int(np.diff(unknown, prepend=-1, append=len(ids)).max()) - 1  # run of words that evaluation texts use
+        for n, hashes in enumerate(ngram_hashes(ids, min(longest, NGRAM)), 1):
             wanted = self._ngrams.get(n)
             if wanted is not None and contained(hashes, wanted).any():
                 return True
         return False
 
     def _learn(self, text: str, found: dict[int, set[int]]) -> None:
-        words = _WORD.findall(text.casefold())
+        words = _words(text)
         if len(words) < SHORTEST:
             return
         for word in words:
-            self._words.setdefault(word, digest(word.encode("utf-8", "replace")) | 1)
+            self._words.setdefault(word, digest(word.encode()) | 1)
         ids = np.array([self._words[word] for word in words], dtype=np.uint64)
         n = min(len(words), NGRAM)
         *_, hashes = ngram_hashes(ids, n)
         found.setdefault(n, set()).update(hashes.tolist())
+
+
+def _words(text: str) -> list[str]:
+    """The words in one case, without half characters."""
+    return _WORD.findall(text.encode("utf-8", "replace").decode().casefold())
 
 
 def ngram_hashes(ids: np.ndarray, longest: int) -> Iterator[np.ndarray]:

@@ -167,10 +167,12 @@ def _line(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, *, endpoint: str | None = None) -> int:
     """`python download_data.py`: 0 done, 2 a mistake that the printed sentence names, 130 Ctrl-C."""
     try:
-        return run(tyro.cli(Flags, prog="download_data.py", args=arguments, config=(FlagCreatePairsOff,)))
+        return run(
+            tyro.cli(Flags, prog="download_data.py", args=arguments, config=(FlagCreatePairsOff,)), endpoint=endpoint
+        )
     except KeyboardInterrupt:
         print(f"download_data.py: Interrupted; {AGAIN}.", file=sys.stderr)
         return 130

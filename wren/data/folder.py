@@ -8,9 +8,9 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from wren.data.shards import MANIFEST, SPLITS
+from wren.data.shards import MANIFEST, SPLITS, partial_name, shard_name
 from wren.errors import ConfigError, DataError
-from wren.files import disk_errors
+from wren.files import disk_errors, fsync_dir
 
 PROGRESS = ".progress.json"
 TOKENIZER = "tokenizer.json"
@@ -52,6 +52,18 @@ def has_shards(folder: Path) -> bool:
     return any(_SHARD.fullmatch(path.name) for path in folder.iterdir())
 
 
+def reopen(folder: Path, journal: dict[str, Any]) -> None:
+    """Gives back its open name to a shard that was closed after the journal was last written."""
+    for split in SPLITS if journal["state"] else ():
+        writer = journal["state"]["writers"][split]
+        index = len(writer["shards"])
+        closed = folder / shard_name(split, index)
+        if writer["open"][0] and closed.exists():
+            with disk_errors(closed):
+                os.replace(closed, folder / partial_name(split, index))
+                fsync_dir(folder)
+
+
 def files_of(journal: dict[str, Any]) -> set[str]:
     """The files that an unfinished run goes on from."""
     files = {PROGRESS, ".stdin"}
@@ -62,7 +74,7 @@ def files_of(journal: dict[str, Any]) -> set[str]:
         for split in SPLITS:
             writer = journal["state"]["writers"][split]
             files |= {shard["file"] for shard in writer["shards"]}
-            files.add(f".{split}_{len(writer['shards']):06d}.bin.partial")
+            files.add(partial_name(split, len(writer["shards"])))
     return files
 
 

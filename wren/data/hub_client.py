@@ -6,7 +6,6 @@ kill in the middle of a 2 GB file would begin it anew. Here a partial file stays
 """
 
 import email.utils
-import hashlib
 import os
 import random
 import re
@@ -15,17 +14,17 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from huggingface_hub import __version__, constants, get_session, get_token
 from huggingface_hub.errors import OfflineModeIsEnabled
 from huggingface_hub.utils import httpx
 
+from wren.data.hub_files import RemoteFile, remote_file
 from wren.errors import ConfigError, DataError, NetworkError, WrenError
-from wren.files import disk_errors, fsync_dir, sha256_file
+from wren.files import disk_errors, fsync_dir
 
-CHUNK_BYTES = 1 << 20
 OFFLINE = (
     "without a network `wren quickstart` needs no download and `wren data --source FILE... --out DIR` takes any text, "
     "also a .parquet file that was copied over by hand"
@@ -40,6 +39,7 @@ class Retry:
     """Exponential back-off with jitter: waits of first_s * 2^n * (0.5 to 1.5) seconds, at most longest_s each."""
 
     attempts: int = 8  # in a row without one new byte
+    unreached: int = 3  # of these while the hub was never reached: most likely there is no network
     damaged: int = 3  # downloads of one file whose checksum may be wrong
     first_s: float = 1.0
     longest_s: float = 60.0
@@ -48,26 +48,6 @@ class Retry:
     def wait_s(self, failures: int, rng: random.Random) -> float:
         """Seconds to wait after that many failures in a row (1 or more)."""
         return min(self.first_s * 2.0 ** min(failures - 1, 30), self.longest_s) * rng.uniform(0.5, 1.5)
-
-
-class RemoteFile(NamedTuple):
-    """A file of a dataset at one commit: its checksum is sha256 of the bytes (LFS), else git's sha1 of its blob."""
-
-    path: str
-    size: int
-    sha256: str | None
-    git_sha1: str | None
-
-    def problem(self, local: Path) -> str | None:
-        """What is wrong with this copy of the file, or None."""
-        size = local.stat().st_size
-        if size != self.size:
-            return f"{size:,} bytes instead of {self.size:,}"
-        if self.sha256 is not None:
-            return None if sha256_file(local) == self.sha256 else "a wrong sha256 checksum"
-        if self.git_sha1 is not None and _git_sha1(local) != self.git_sha1:
-            return "a wrong git checksum"
-        return None
 
 
 class _Fault(Exception):
@@ -111,6 +91,7 @@ class HubClient:
         self._rng = rng
         self.report = report
         self._timeout = httpx.Timeout(timeout_s)
+        self._reached = False
 
     def commit(self, repo: str, revision: str | None) -> tuple[str, dict[str, Any]]:
         """The commit that `revision` (a branch, tag or commit; None is main) names now, and the dataset's card."""
@@ -125,7 +106,7 @@ class HubClient:
         url: str | None = f"{self.endpoint}/api/datasets/{repo}/tree/{quote(revision, safe='')}?recursive=true"
         while url is not None:
             page, url = self._json(url, repo)
-            yield from (_remote_file(entry) for entry in page if entry.get("type") == "file")
+            yield from (remote_file(entry) for entry in page if entry.get("type") == "file")
 
     def url(self, repo: str, revision: str, path: str) -> str:
         return f"{self.endpoint}/datasets/{repo}/resolve/{revision}/{quote(path)}"
@@ -246,7 +227,8 @@ class HubClient:
                 raise NetworkError(f"{what} failed ({_reason(error)}); check HF_ENDPOINT and your proxy.") from error
             failures = 1 if progress() > before else failures + 1
             damaged += isinstance(fault, _Fault) and fault.damaged
-            if failures >= self.retry.attempts or damaged >= self.retry.damaged:
+            most = self.retry.attempts if self._reached else min(self.retry.attempts, self.retry.unreached)
+            if failures >= most or damaged >= self.retry.damaged:
                 raise self._surrender(what, fault, failures, damaged) from fault
             self._pause(what, fault, failures)
 
@@ -270,6 +252,7 @@ class HubClient:
 
     def _check(self, response: Any, repo: str) -> None:
         """Raises for an answer that is none: _Fault when it may pass, a WrenError when it will not."""
+        self._reached = True
         status, code = response.status_code, response.headers.get("X-Error-Code", "")
         if status < 400:
             return
@@ -295,23 +278,6 @@ class HubClient:
         if status == 403:
             raise DataError(f"The hub forbids reading '{repo}' ({message or 403}); set HF_TOKEN to a token that may.")
         raise NetworkError(f"The hub answered {status} to {response.url}; check HF_ENDPOINT and your proxy.")
-
-
-def _remote_file(entry: dict[str, Any]) -> RemoteFile:
-    path, lfs = str(entry["path"]), entry.get("lfs")
-    if path.startswith("/") or "\\" in path or ".." in path.split("/"):
-        raise DataError(f"The dataset holds a file of the unsafe name '{path}'; choose another dataset.")
-    if lfs:
-        return RemoteFile(path, int(lfs["size"]), str(lfs["oid"]), None)
-    return RemoteFile(path, int(entry["size"]), None, str(entry["oid"]))
-
-
-def _git_sha1(path: Path) -> str:
-    digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
-    with open(path, "rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _retry_after(headers: Any) -> float | None:

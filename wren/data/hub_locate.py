@@ -14,7 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from wren.data.hub_client import HubClient, RemoteFile
+from wren.data.hub_client import HubClient
+from wren.data.hub_files import RemoteFile
 from wren.data.readers import FORMATS
 from wren.errors import ConfigError, DataError, unknown_key
 from wren.files import read_json, write_json

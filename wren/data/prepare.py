@@ -24,6 +24,7 @@ from wren.data.folder import (
     is_complete,
     locked,
     plain,
+    reopen,
 )
 from wren.data.holdout import Holdout, plan, raw_documents
 from wren.data.pipeline import Stream
@@ -186,6 +187,7 @@ class _Job:
         if path.exists():
             journal = read_json(path)
             check_same(self.out, "an unfinished data set", journal["identity"], self.identity)
+            reopen(self.out, journal)
             clean(self.out, keep=files_of(journal))
             if journal["state"]:
                 count = sum(len(writer["shards"]) for writer in journal["state"]["writers"].values())

@@ -102,6 +102,15 @@ def dtype_for(vocab_size: int) -> np.dtype:
     return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
 
 
+def shard_name(split: str, index: int) -> str:
+    return f"{split}_{index:06d}.bin"
+
+
+def partial_name(split: str, index: int) -> str:
+    """The name of a shard that still grows."""
+    return f".{shard_name(split, index)}.partial"
+
+
 def open_shards(folder: Path, split: str, check: bool = False) -> list[np.memmap]:
     """The shards of a split, memory-mapped in order; sizes are always checked, checksums with `check`.
 
@@ -177,7 +186,7 @@ class ShardWriter:
         """Gives the open shard, if it holds anything, its final name, durably, and begins the next."""
         if not self._tokens:
             return
-        name = f"{self.split}_{len(self.shards):06d}.bin"
+        name = shard_name(self.split, len(self.shards))
         self._flush()
         with disk_errors(self.folder / name):
             self._file.close()
@@ -207,7 +216,7 @@ class ShardWriter:
             self._partial.unlink(missing_ok=True)
 
     def _open_shard(self, tokens: int, documents: int, num_bytes: int) -> None:
-        self._partial = self.folder / f".{self.split}_{len(self.shards):06d}.bin.partial"
+        self._partial = self.folder / partial_name(self.split, len(self.shards))
         self._tokens, self._documents, self._bytes = tokens, documents, num_bytes
         self._durable = tokens
         size = tokens * self.dtype.itemsize

@@ -6,6 +6,8 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wren.errors import ConfigError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -14,6 +16,10 @@ class Config:
     hidden: int | None = None
     bias: bool = False
     approximate: Literal["none", "tanh"] = "none"
+
+    def __post_init__(self) -> None:
+        if self.hidden is not None and self.hidden < 1:
+            raise ConfigError(f"gelu.hidden is {self.hidden}; it must be at least 1.")
 
     def build(self, dim: int) -> nn.Module:
         return Gelu(dim, self)

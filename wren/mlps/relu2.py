@@ -5,12 +5,18 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wren.errors import ConfigError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """hidden: inner width, None = 4 x dim."""
 
     hidden: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.hidden is not None and self.hidden < 1:
+            raise ConfigError(f"relu2.hidden is {self.hidden}; it must be at least 1.")
 
     def build(self, dim: int) -> nn.Module:
         return Relu2(dim, self)

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 STEPS = 5
@@ -21,7 +21,7 @@ STEPS = 5
 class Muon(torch.optim.Optimizer):
     """Takes matrices only. Its state is `momentum_buffer`, as in torch.optim.Muon."""
 
-    def __init__(self, params: Iterable[nn.Parameter], *, lr: float, weight_decay: float, momentum: float):
+    def __init__(self, params: Iterable[Tensor], *, lr: float, weight_decay: float, momentum: float):
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 
     @torch.no_grad()
@@ -31,7 +31,7 @@ class Muon(torch.optim.Optimizer):
                 if param.grad is not None:
                     self._step(param, param.grad, group)
 
-    def _step(self, param: nn.Parameter, grad: Tensor, group: dict[str, Any]) -> None:
+    def _step(self, param: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
         state = self.state[param]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(grad)

@@ -31,7 +31,7 @@ def recipe(
             vocab_size=vocab_size,
             dim=dim,
             depth=depth,
-            mixers=(attention.Config(num_heads=num_heads, positions="none", bias=bias),),
+            mixers=(attention.Config(num_heads=num_heads, positions="none", bias=bias, dropout=dropout),),
             mlp=gelu.Config(bias=bias),
             norm="layer",
             bias=bias,

@@ -1,6 +1,6 @@
 """Llama: RoPE, RMSNorm, SwiGLU, grouped-query attention, no biases, AdamW (Touvron et al. 2302.13971, 2307.09288).
 
-At the defaults its blocks hold 85M parameters; embedding and head (untied) come on top.
+At the defaults its blocks hold 85M parameters; embedding and head (untied unless asked) come on top.
 """
 
 from wren.mixers import attention
@@ -23,6 +23,7 @@ def recipe(
     batch_size: int = 256,
     steps: int = 20_000,
     lr: float = 6e-4,
+    tie_embeddings: bool = False,
 ) -> RunConfig:
     return RunConfig(
         recipe="llama",
@@ -32,7 +33,7 @@ def recipe(
             depth=depth,
             mixers=(attention.Config(num_heads=num_heads, num_kv_heads=num_kv_heads),),
             mlp=swiglu.Config(),
-            tie_embeddings=False,
+            tie_embeddings=tie_embeddings,
         ),
         optimizer=OptimizerConfig(kind="adamw", lr=lr, betas=(0.9, 0.95), weight_decay=0.1),
         schedule=ScheduleConfig(kind="cosine", warmup_steps=1000, final=0.1),

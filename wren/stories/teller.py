@@ -254,6 +254,9 @@ class Teller:
         key = self.world.locks.get(place)
         if key and self.world.holder.get(key) != A:
             self.act("blocked", A, detail=place, say=phrases.BLOCKED_DOOR, t=the_place(place))
+            keeper = self.world.holder.get(key)
+            if keeper:
+                self.say("A [note|sign] on it said that {C.i} had the key.", C=keeper)
             self.fetch(A, key)
         if not key:
             self.go(A, place, B)

@@ -18,12 +18,14 @@ def causal_attention(
     dropout: float = 0.0,
 ) -> Tensor:
     """Outputs (B, T, H, K) of whole rows. A query sees its document's last `window` tokens, itself included."""
-    if window is not None and window < q_BTHK.shape[1]:
+    T = q_BTHK.shape[1]
+    if window is not None and 2 * window < T:
         return _banded(q_BTHK, k_BTJK, v_BTJK, documents_BT, window, dropout)
-    if documents_BT is None:
-        return _attend(q_BTHK, k_BTJK, v_BTJK, None, dropout)
-    same_BTT = documents_BT[:, :, None] == documents_BT[:, None, :]
-    return _attend(q_BTHK, k_BTJK, v_BTJK, same_BTT.tril()[:, None], dropout)
+    seen_BTT = None if documents_BT is None else documents_BT[:, :, None] == documents_BT[:, None, :]
+    if window is not None and window < T:  # no more scores than blocks would make, and no copies of keys
+        near_TT = torch.ones(T, T, dtype=torch.bool, device=q_BTHK.device).triu(1 - window)
+        seen_BTT = near_TT[None] if seen_BTT is None else seen_BTT & near_TT
+    return _attend(q_BTHK, k_BTJK, v_BTJK, None if seen_BTT is None else seen_BTT.tril()[:, None], dropout)
 
 
 def cached_attention(

@@ -74,7 +74,8 @@ class _Chunked(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        (grad,) = grad_outputs
         grads = (
             None if saved is None else saved.to(dtype) * grad
             for saved, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)

@@ -4,7 +4,6 @@ from wren.stories import words
 from wren.stories.plots.things import reward
 from wren.stories.teller import Teller
 
-
 # places that may be locked -> who would work there
 _LOCKABLE = {
     "barn": "farmer", "library": "librarian", "tower": "clockmaker", "school": "teacher", "workshop": "carpenter",

@@ -1,0 +1,396 @@
+"""LM: what every model must keep, whatever its mixers: causality, caching, packing, forks, gradients, counts.
+
+B batch, T time, V vocabulary.
+"""
+
+import itertools
+import math
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import mixer_contract
+import model_cases
+import pytest
+import torch
+from model_cases import CONFIGS, LENGTH, VOCAB, build, tokens
+from torch import Tensor, nn
+
+from wren import checkpoint
+from wren.batch import IGNORE, Batch, positions_in_documents
+from wren.errors import CheckpointError, ConfigError
+from wren.loss import cross_entropy
+from wren.mixers import attention, gated_delta_net
+from wren.mlps import gelu, relu2, swiglu
+from wren.model import LM, ModelConfig
+
+CLOSE = {"atol": 1e-9, "rtol": 1e-9}
+every_model = pytest.mark.parametrize("name", CONFIGS)
+PLAIN = ModelConfig(vocab_size=VOCAB, dim=16, depth=2, mixers=(attention.Config(num_heads=2),), mlp=gelu.Config())
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # tensors this small lose more to waking threads than they gain
+    yield
+    torch.set_num_threads(before)
+
+
+def close(found: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(found, expected, **CLOSE)
+
+
+def embedded(model: LM, tokens_BT: Tensor, **inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """The token embeddings as a leaf of the graph, and the logits."""
+    leaves = []
+
+    def cut(module: nn.Module, arguments: object, output: Tensor) -> Tensor:
+        leaves.append(output.detach().requires_grad_())
+        return leaves[-1]
+
+    hook = model.embedding.register_forward_hook(cut)
+    logits_BTV = model(tokens_BT, **inputs)
+    hook.remove()
+    return leaves[0], logits_BTV
+
+
+@every_model
+def test_no_gradient_reaches_the_future(name: str):
+    x_BTD, logits_BTV = embedded(build(name), tokens(2, LENGTH))
+    for t in (0, 1, 40, LENGTH - 2):
+        (grad_BTD,) = torch.autograd.grad(logits_BTV[:, t].square().sum(), x_BTD, retain_graph=True)
+        assert grad_BTD[:, t + 1 :].abs().max() == 0
+        assert grad_BTD[:, t].abs().max() > 0
+        assert t == 0 or grad_BTD[:, :t].abs().max() > 0
+
+
+@every_model
+@torch.no_grad()
+def test_other_future_tokens_change_nothing(name: str):
+    model, tokens_BT = build(name), tokens(2, LENGTH)
+    expected = model(tokens_BT)
+    for t in (1, 33, LENGTH - 1):
+        changed = torch.cat((tokens_BT[:, :t], (tokens_BT[:, t:] + 1) % VOCAB), dim=1)
+        close(model(changed)[:, :t], expected[:, :t])
+        close(model(tokens_BT[:, :t]), expected[:, :t])
+
+
+@every_model
+@torch.no_grad()
+def test_cached_equals_uncached(name: str):
+    model, tokens_BT = build(name), tokens(2, LENGTH)
+    expected = model(tokens_BT)
+    for cuts in ([0, LENGTH], range(LENGTH + 1), [0, 1, 8, 64, 65, LENGTH], [0, 63, LENGTH]):
+        state = model.new_state(2, LENGTH, dtype=torch.float64)
+        pieces = [model(tokens_BT[:, a:b], state=state) for a, b in itertools.pairwise(cuts)]
+        close(torch.cat(pieces, dim=1), expected)
+        assert state.lengths_B.tolist() == [LENGTH, LENGTH]
+
+
+@every_model
+@torch.no_grad()
+def test_rows_of_different_length_share_a_batch(name: str):
+    model, tokens_BT = build(name), tokens(3, LENGTH)
+    expected = model(tokens_BT)
+    state = model.new_state(3, LENGTH, dtype=torch.float64)
+    seen = [0, 0, 0]
+    for call in ([5, 1, 3], [0, 4, 2], [1, 1, 1], [40, 2, 60], [1, 0, 1]):
+        padded = torch.full((3, max(call)), VOCAB - 1)
+        for row, count in enumerate(call):
+            padded[row, :count] = tokens_BT[row, seen[row] : seen[row] + count]
+        logits_BTV = model(padded, valid_B=torch.tensor(call), state=state)
+        assert logits_BTV.isfinite().all()
+        for row, count in enumerate(call):
+            close(logits_BTV[row, :count], expected[row, seen[row] : seen[row] + count])
+            seen[row] += count
+        assert state.lengths_B.tolist() == seen
+
+
+@every_model
+def test_packed_documents_are_each_alone_or_read_each_other(name: str):
+    model, tokens_BT = build(name), tokens(1, LENGTH)
+    lengths = torch.tensor([3, 1, 40, 26])
+    documents_BT = torch.repeat_interleave(torch.arange(4), lengths)[None]
+    if not model.config.documents:
+        close(model(tokens_BT, documents_BT=documents_BT), model(tokens_BT))
+        x_BTD, logits_BTV = embedded(model, tokens_BT, documents_BT=documents_BT)
+        (grad_BTD,) = torch.autograd.grad(logits_BTV[:, 50].square().sum(), x_BTD)
+        assert grad_BTD[:, :3].abs().max() > 0
+        return
+    x_BTD, logits_BTV = embedded(model, tokens_BT, documents_BT=documents_BT)
+    close(model(tokens_BT, documents_BT=documents_BT, positions_BT=positions_in_documents(documents_BT)), logits_BTV)
+    for start, stop in itertools.pairwise([0, *lengths.cumsum(0).tolist()]):
+        close(logits_BTV[:, start:stop], model(tokens_BT[:, start:stop]))
+        (grad_BTD,) = torch.autograd.grad(logits_BTV[:, start:stop].square().sum(), x_BTD, retain_graph=True)
+        assert torch.cat((grad_BTD[:, :start], grad_BTD[:, stop:]), dim=1).abs().max() == 0
+
+
+@every_model
+@torch.no_grad()
+def test_forks_go_on_by_themselves(name: str):
+    model, past, rows = build(name), tokens(2, 20), torch.tensor([1, 0, 1])
+    state = model.new_state(2, 40, dtype=torch.float64)
+    model(past, state=state)
+    fork = state.select(rows)
+    for seed in (2, 3):  # by turns, so that shared memory would show
+        future, own = tokens(3, 4, seed), tokens(2, 4, seed + 10)
+        close(model(future, state=fork), model(torch.cat((past[rows], future), dim=1))[:, -4:])
+        close(model(own, state=state), model(torch.cat((past, own), dim=1))[:, -4:])
+        state, fork = model.new_state(2, 40, dtype=torch.float64), None
+        model(past, state=state)
+        fork = state.select(rows)
+
+
+@every_model
+@torch.no_grad()
+def test_rows_join_a_running_batch(name: str):
+    model, running, joining = build(name), tokens(3, 20), tokens(1, 33, seed=2)
+    state, other = (model.new_state(size, LENGTH, dtype=torch.float64) for size in (3, 1))
+    model(running, state=state)
+    model(joining, state=other)
+    state.write(torch.tensor([1]), other)
+    assert state.lengths_B.tolist() == [20, 33, 20]
+    future = tokens(3, 5, seed=3)
+    found = model(future, state=state)
+    close(found[[0, 2]], model(torch.cat((running, future), dim=1))[[0, 2], -5:])
+    close(found[[1]], model(torch.cat((joining, future[[1]]), dim=1))[:, -5:])
+
+
+def test_a_detached_state_is_cut_from_its_graph():
+    model = build("tiny")
+    state = model.new_state(1, 9, dtype=torch.float64)
+    model(tokens(1, 4), state=state)
+    assert model(tokens(1, 2, seed=2), state=state.detach()).requires_grad
+    detached = state.detach()
+    assert detached.lengths_B.tolist() == [4]
+    assert not any(x.requires_grad for layer in detached.layers for x in layer.tensors().values())
+
+
+@every_model
+@pytest.mark.parametrize("capped", [False, True])
+def test_the_gradient_of_the_loss_is_its_slope(name: str, capped: bool):
+    """Along random directions over all weights, by central differences in float64."""
+    model = build(name)
+    if capped:
+        model.config = replace(model.config, logit_softcap=2.0)
+    tokens_BT = tokens(2, 18)
+    targets_BT = tokens_BT[:, 1:].clone()
+    targets_BT[0, 3:6] = IGNORE
+    weights_BT = torch.linspace(-1, 2, targets_BT.numel(), dtype=torch.float64).view_as(targets_BT)
+    documents_BT = torch.repeat_interleave(torch.arange(2), torch.tensor([6, 11])).expand(2, -1)
+    batch = Batch(tokens_BT[:, :-1], targets_BT, weights_BT, documents_BT)
+    parameters = list(model.parameters())
+    grads = torch.autograd.grad(cross_entropy(model, batch), parameters)
+    assert all(grad.abs().max() > 0 for grad in grads)
+    directions = [torch.randn(p.shape, generator=torch.Generator().manual_seed(4), dtype=p.dtype) for p in parameters]
+    values, step = [], 1e-7
+    with torch.no_grad():
+        for distance in (step, -2 * step):
+            for parameter, direction in zip(parameters, directions, strict=True):
+                parameter += distance * direction
+            values.append(float(cross_entropy(model, batch)))
+    slope = (values[0] - values[1]) / (2 * step)
+    expected = sum(float((g * d).sum()) for g, d in zip(grads, directions, strict=True))
+    assert slope == pytest.approx(expected, rel=1e-6, abs=1e-6)
+
+
+@every_model
+def test_flops_are_those_counted(name: str):
+    """Outside the mixers exactly; tests/test_mixers.py holds each mixer's claim against its own count."""
+    model = build(name, torch.float32)
+    tokens_1T = tokens(1, 64)
+    x_1TD = torch.randn(1, 64, model.config.dim)
+    with torch.no_grad():
+        found = mixer_contract.counted(lambda: model(tokens_1T))
+        inside = sum(mixer_contract.counted(lambda m=m: m(x_1TD, mixer_contract.Context())) for m in model.mixers())
+    claimed = model.flops_per_token(64) - sum(mixer.flops_per_token(64) for mixer in model.mixers())
+    assert found - inside == 64 * claimed
+    assert inside > 0
+
+
+@every_model
+def test_state_bytes_are_those_allocated(name: str):
+    model = build(name)
+    for context_len in (1, 3, LENGTH):
+        state = model.new_state(3, context_len, dtype=torch.bfloat16)
+        found = [x for layer in state.layers for x in layer.tensors().values() if x.is_floating_point()]
+        assert 3 * model.state_bytes(context_len) == sum(x.numel() * x.element_size() for x in found)
+
+
+@every_model
+def test_weights_survive_a_checkpoint(name: str, tmp_path: Path):
+    model, tokens_BT = build(name, torch.float32), tokens(1, 9)
+    weights = checkpoint.weights(model)
+    assert sum(x.numel() for x in weights.values()) == model.num_params()
+    path = checkpoint.save(tmp_path, 1, weights, {}, {})
+    other = CONFIGS[name].build().eval()
+    assert not torch.equal(other(tokens_BT), model(tokens_BT))
+    checkpoint.load_weights(other, checkpoint.load(path).model, path)
+    assert torch.equal(other(tokens_BT), model(tokens_BT))
+    assert (other.head.weight is other.embedding.weight) == model.config.tie_embeddings
+
+
+def test_a_checkpoint_of_another_model_is_refused():
+    tied, untied = PLAIN.build(), replace(PLAIN, tie_embeddings=False).build()
+    with pytest.raises(CheckpointError, match=r"lacks 'head\.weight'"):
+        checkpoint.load_weights(untied, checkpoint.weights(tied), "there")
+    with pytest.raises(CheckpointError, match=r"holds 'head\.weight', which the model lacks"):
+        checkpoint.load_weights(tied, checkpoint.weights(untied), "there")
+    with pytest.raises(CheckpointError, match=r"is \[29, 16\] there and \[30, 16\] here"):
+        checkpoint.load_weights(replace(PLAIN, vocab_size=30).build(), checkpoint.weights(tied), "there")
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_params_are_counted_by_hand(tied: bool):
+    config = replace(PLAIN, tie_embeddings=tied, learned_positions=11, norm="layer", bias=True)
+    attention_params, mlp_params, norms = 4 * 16 * 16, 2 * 16 * 64, 2 * 2 * 16
+    blocks = 2 * (attention_params + mlp_params + norms) + 2 * 16
+    tables = VOCAB * 16 * (1 if tied else 2) + 11 * 16
+    assert config.build().num_params(embeddings=False) == blocks
+    assert config.build().num_params() == blocks + tables
+
+
+def test_initial_weights_have_the_sizes_that_were_asked_for():
+    torch.manual_seed(0)
+    mixers = (attention.Config(num_heads=4, bias=True), gated_delta_net.Config(num_heads=4))
+    config = replace(PLAIN, vocab_size=500, dim=128, depth=4, mixers=mixers, mlp=gelu.Config(bias=True), init_std=0.03)
+    config = replace(config, learned_positions=200, tie_embeddings=False)
+    for name, module in config.build().named_modules():
+        if not isinstance(module, (nn.Linear, nn.Embedding)) or module.weight.numel() < 2000:
+            continue
+        std = 0.03 / math.sqrt(2 * 4) if name.endswith(".out") else 0.03
+        assert float(module.weight.detach().std()) == pytest.approx(std, rel=0.05), name
+        assert float(module.weight.detach().mean()) == pytest.approx(0, abs=0.1 * std), name
+        assert not isinstance(module, nn.Linear) or module.bias is None or not module.bias.any()
+
+
+@every_model
+def test_zero_outputs_make_every_block_the_identity(name: str):
+    torch.manual_seed(0)
+    model = replace(CONFIGS[name], zero_outputs=True).build().double().eval()
+    assert sum(n.endswith(".out") for n, _ in model.named_modules()) == 2 * model.config.depth
+    tokens_BT = tokens(1, 9)
+    x_BTD = model.embedding(tokens_BT)
+    if model.positions is not None:
+        x_BTD = x_BTD + model.positions.weight[:9]
+    close(model(tokens_BT), model.head(model.norm(x_BTD)))
+    cross_entropy(model, Batch(tokens_BT[:, :-1], tokens_BT[:, 1:])).backward()
+    assert model.blocks[0].get_submodule("mlp.out").weight.grad.abs().max() > 0
+
+
+def test_the_first_loss_is_that_of_a_uniform_guess():
+    for name in CONFIGS:
+        torch.manual_seed(0)
+        tokens_BT = tokens(4, 60)
+        loss = cross_entropy(CONFIGS[name].build().eval(), Batch(tokens_BT[:, :-1], tokens_BT[:, 1:]))
+        assert float(loss.detach()) / (4 * 59) == pytest.approx(math.log(VOCAB), rel=0.02), name
+
+
+def test_tied_embeddings_are_one_tensor_with_both_gradients():
+    tied = build("gpt2")
+    assert tied.head.weight is tied.embedding.weight
+    untied = replace(tied.config, tie_embeddings=False).build().double()
+    untied.load_state_dict(tied.state_dict())
+    tokens_BT = tokens(2, 9)
+    for model in (tied, untied):
+        cross_entropy(model, Batch(tokens_BT[:, :-1], tokens_BT[:, 1:])).backward()
+    assert tied.embedding.weight.grad is not None
+    close(tied.embedding.weight.grad, untied.embedding.weight.grad + untied.head.weight.grad)  # type: ignore[operator]
+
+
+def test_the_pattern_of_mixers_repeats_over_depth():
+    mixers = (attention.Config(num_heads=1), attention.Config(num_heads=2), gated_delta_net.Config(num_heads=2))
+    model = replace(PLAIN, depth=5, mixers=mixers).build()
+    assert [m.config for m in model.mixers()] == [*mixers, *mixers[:2]]  # type: ignore[attr-defined]
+
+
+def test_learned_positions_end_with_a_sentence():
+    model = replace(PLAIN, learned_positions=8).build()
+    with pytest.raises(ConfigError, match="A row of 9 tokens is longer than the 8 learned positions"):
+        model(tokens(1, 9))
+    with pytest.raises(ConfigError, match="9 tokens do not fit this model's 8 learned positions; ask for fewer"):
+        model.new_state(1, 9)
+    documents_BT = torch.tensor([[0] * 8 + [1] * 4])
+    assert model(tokens(1, 12), documents_BT=documents_BT).shape == (1, 12, VOCAB)  # each document fits
+    with pytest.raises(ConfigError, match="A row of 9 tokens"):
+        model(tokens(1, 12), documents_BT=torch.tensor([[0] * 9 + [1] * 3]))
+
+
+def test_a_cached_row_stops_at_the_last_learned_position():
+    """Also for a mixer whose own state never fills; padding past the table does not count."""
+    model = replace(PLAIN, learned_positions=8, mixers=(gated_delta_net.Config(num_heads=2),)).build().eval()
+    state = model.new_state(2, 8)
+    model(tokens(2, 6), state=state)
+    model(tokens(2, 6), state=state, valid_B=torch.tensor([2, 1]))
+    assert state.lengths_B.tolist() == [8, 7]
+    with pytest.raises(ConfigError, match="A row of 9 tokens is longer than the 8 learned positions"):
+        model(tokens(2, 1), state=state)
+    fresh = model.new_state(1, 8)
+    state.write(torch.tensor([0]), fresh)
+    assert model(tokens(2, 1), state=state).shape == (2, 1, VOCAB)
+    assert state.lengths_B.tolist() == [1, 8]
+
+
+def test_dropout_acts_in_training_only():
+    torch.manual_seed(0)
+    model = replace(PLAIN, dropout=0.5).build()
+    tokens_BT = tokens(1, 9)
+    assert not torch.equal(model(tokens_BT), model(tokens_BT))
+    model.eval()
+    assert torch.equal(model(tokens_BT), model(tokens_BT))
+    plain = PLAIN.build().eval()
+    plain.load_state_dict(model.state_dict())
+    assert torch.equal(plain(tokens_BT), model(tokens_BT))
+
+
+def test_softcap_bounds_the_logits_and_keeps_small_ones():
+    model = build("llama")
+    with torch.no_grad():
+        model.head.weight *= 50
+        plain = model(tokens(1, 9))
+        model.config = replace(model.config, logit_softcap=3.0)
+        capped = model(tokens(1, 9))
+    assert plain.abs().max() > 10
+    close(capped, 3 * torch.tanh(plain / 3))
+
+
+def test_autocast_narrows_products_and_keeps_the_stream_wide():
+    model = build("tiny", torch.float32)
+    exact = model(tokens(2, 40))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        hidden_BTD = model.hidden(tokens(2, 40))
+        logits_BTV = model(tokens(2, 40))
+    assert hidden_BTD.dtype == torch.float32
+    assert logits_BTV.dtype == torch.bfloat16
+    assert float((logits_BTV - exact).norm() / exact.norm()) < 0.03
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"vocab_size": 0}, "model.vocab_size is 0; it must be at least 1"),
+        ({"dim": -1}, "model.dim is -1"),
+        ({"depth": 0}, "model.depth is 0"),
+        ({"mixers": ()}, "model.mixers is empty; name at least one mixer"),
+        ({"dropout": 1.0}, r"model.dropout is 1.0; it must lie in \[0, 1\)"),
+        ({"learned_positions": 0}, "model.learned_positions is 0; it must be at least 1"),
+        ({"logit_softcap": 0.0}, "model.logit_softcap is 0.0; it must be above 0"),
+        ({"init_std": -1.0}, "model.init_std is -1.0; it must be above 0"),
+        ({"norm_eps": -1.0}, "model.norm_eps is -1.0; it must be above 0"),
+    ],
+)
+def test_impossible_settings_are_named(changes: dict, sentence: str):
+    with pytest.raises(ConfigError, match=sentence):
+        replace(PLAIN, **changes)
+
+
+@pytest.mark.parametrize("kind", [gelu, relu2, swiglu])
+def test_impossible_mlps_are_named(kind: ModuleType):
+    with pytest.raises(ConfigError, match=r"hidden is 0; it must be at least 1"):
+        kind.Config(hidden=0)
+
+
+def test_every_architecture_is_among_the_cases():
+    kinds = {type(mixer).__module__ for config in model_cases.CONFIGS.values() for mixer in config.mixers}
+    assert {"wren.mixers.attention", "wren.mixers.gated_delta_net"} <= kinds
