@@ -307,6 +307,16 @@ def test_a_dry_run_tells_and_writes_nothing(hub: Hub, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_with_no_flag_it_is_a_billion_tokens_of_fineweb_edu(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--dry-run"], endpoint=hub.endpoint) == 0
+    assert capsys.readouterr().out.startswith(f"{REPO} (sample-10BT) at commit ")
+    assert (Flags().tokens, Flags().dataset, Flags().column, Flags().vocab_size) == ("1B", REPO, "text", "32768")
+    assert main(["--dry-run", "--config", "default"], endpoint=hub.endpoint) == 0
+    said = capsys.readouterr().out
+    assert f" into {Path('data/fineweb-edu-default')}" in said
+    assert "files     1 of 1" in said
+
+
 def test_a_short_disk_is_named_before_anything_is_written(hub: Hub, tmp_path: Path) -> None:
     with pytest.raises(DiskError, match=r"needs .* more and its disk has 1 kB free; free some space.*fewer --tokens"):
         run(flags(tmp_path / "out"), endpoint=hub.endpoint, rng=random.Random(0), free=lambda path: 1000)

@@ -40,7 +40,7 @@ def corpus(tmp_path):
     return write_jsonl(tmp_path / "corpus.jsonl", [words(i, 20 + i % 150) for i in range(2000)])
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=7, deadline=None)
 @given(
     st.lists(st.integers(0, 119), min_size=1, max_size=3), st.integers(100, 2000), st.sampled_from([None, [2.0, 1.0]])
 )
@@ -194,6 +194,10 @@ def test_an_unfinished_folder_refuses_other_settings_and_starts_over_when_told(t
         prepare([ListSource([texts])], tmp_path, **{**options, "dedup": "exact"})
     with pytest.raises(ConfigError, match="changed since"):
         prepare([ListSource([texts[1:]])], tmp_path, **options)
+    journal = tmp_path / ".progress.json"
+    journal.write_text(journal.read_text().replace('"format": 1', '"format": 0'))
+    with pytest.raises(DataError, match=r"another version of Wren; .*--fresh"):
+        prepare([ListSource([texts])], tmp_path, **options)
     manifest = prepare([ListSource([texts[1:]])], tmp_path, fresh=True, **options)
     assert manifest.splits["train"].documents + manifest.splits["val"].documents == 2999
 

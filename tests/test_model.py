@@ -355,6 +355,7 @@ def test_softcap_bounds_the_logits_and_keeps_small_ones():
     close(capped, 3 * torch.tanh(plain / 3))
 
 
+@torch.no_grad()
 def test_autocast_narrows_products_and_keeps_the_stream_wide():
     model = build("tiny", torch.float32)
     exact = model(tokens(2, 40))

@@ -1,7 +1,7 @@
 """`wren <verb>`: argument types and calls, nothing else.
 
 Exit codes: 0 done, 2 a mistake that the printed sentence names, 130 Ctrl-C, 143 SIGTERM. The heavy imports happen
-inside the verbs, so that `--help` answers at once.
+inside the verbs, so that `--help` answers at once. The file is long because every flag carries its line of help.
 """
 
 import json
@@ -245,6 +245,7 @@ def data(
     strict: bool = False,
     fresh: bool = False,
     workers: int | None = None,
+    dry_run: bool = False,
     json_: Json = None,
 ) -> int:
     """Turn text into token shards; interrupt it anywhere, the same command goes on.
@@ -264,12 +265,13 @@ def data(
         decontaminate: Evaluation files whose text must not be in the training documents.
         strict: Refuse broken UTF-8 instead of replacing and counting it.
         fresh: Begin anew although the folder holds other or unfinished shards.
-        workers: Processes that tokenize; by default one a core.
+        workers: Threads that tokenize; by default one a core.
+        dry_run: Only say what would be done.
     """
     from wren import units
     from wren.data.prepare import prepare
     from wren.data.shards import MANIFEST
-    from wren.data.show import DataDisplay, summary
+    from wren.data.show import DataDisplay, plan, summary
     from wren.data.sources import StdinSource, open_sources, parse_mix
     from wren.files import read_json
     from wren.tokenizer import Tokenizer
@@ -279,6 +281,9 @@ def data(
     pairs = parse_mix(mix) if mix else [(path, 1.0) for path in source]
     stdin = StdinSource(sys.stdin.buffer, out, text_key, strict)
     sources = open_sources([path for path, _ in pairs], text_key=text_key, strict=strict, stdin=stdin)
+    if dry_run:
+        print(plan(sources, out, units.count(vocab_size, "vocabulary size")))
+        return 0
     with DataDisplay() as display:
         manifest = prepare(
             sources,

@@ -1,6 +1,7 @@
 """What fetching a dataset will need: files, bytes on the disk at once, tokens, time; and whether the disk has it."""
 
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,9 +65,7 @@ def make_plan(
     tokenizer_bytes: of text that a tokenizer is trained on first.
     """
     text_bytes = sum(file.size for file in located.files) * located.text_per_byte
-    tokens = int(text_bytes / LEAST_TEXT_PER_TOKEN)
-    if max_tokens is not None:
-        tokens = min(tokens, max_tokens)
+    tokens = min(int(text_bytes / LEAST_TEXT_PER_TOKEN), max_tokens or sys.maxsize)
     needed = located.num_files(max(tokens * MOST_TEXT_PER_TOKEN / (1 - val_fraction), tokenizer_bytes))
     sizes = [file.size for file in located.files[:needed]]
     # on the disk at once: one that was read, one that is being read, those ahead

@@ -29,7 +29,7 @@ from wren.data.folder import (
 from wren.data.holdout import Holdout, plan, raw_documents
 from wren.data.pipeline import Stream
 from wren.data.settings import Progress, Settings
-from wren.data.shards import MANIFEST, SPLITS, Manifest, Split, dtype_for
+from wren.data.shards import FORMAT, MANIFEST, SPLITS, Manifest, Split, dtype_for
 from wren.data.sources import Source, StdinSource
 from wren.data.writing import ShardRun, Task, mend
 from wren.errors import ConfigError, DataError, TokenizerError
@@ -186,6 +186,8 @@ class _Job:
         path = self.out / PROGRESS
         if path.exists():
             journal = read_json(path)
+            if not isinstance(journal, dict) or journal.get("format") != FORMAT:
+                raise DataError(f"{self.out} was begun by another version of Wren; start over with --fresh.")
             check_same(self.out, "an unfinished data set", journal["identity"], self.identity)
             reopen(self.out, journal)
             clean(self.out, keep=files_of(journal))
@@ -201,7 +203,8 @@ class _Job:
         else:
             fraction, most = settings.val_fraction, settings.val_tokens
             holdout = plan(self.sources, settings.weights, fraction, most, settings.max_tokens)
-        journal = {"identity": self.identity, "holdout": plain(asdict(holdout)), "tokenizer": None, "state": None}
+        begun = {"format": FORMAT, "identity": self.identity, "holdout": plain(asdict(holdout))}
+        journal = {**begun, "tokenizer": None, "state": None}
         write_json(path, journal)
         return journal
 

@@ -1,7 +1,9 @@
 """What a person sees while data is prepared: a progress bar, or plain lines where there is no terminal."""
 
+import shutil
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -11,7 +13,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from wren import units
 from wren.data import prepare
-from wren.data.shards import Manifest
+from wren.data.shards import Manifest, dtype_for
+from wren.data.sources import Source
 
 _STAGES = {"tokenizer": "Training the tokenizer", "shards": "Writing shards", "rebuild": "Rebuilding shards"}
 _SECONDS_BETWEEN_LINES = 10.0
@@ -66,6 +69,24 @@ class DataDisplay:
         elif time.monotonic() - self._last > _SECONDS_BETWEEN_LINES:
             self._last = time.monotonic()
             self.say(f"  {rate}")
+
+
+def plan(sources: Sequence[Source], out: Path, vocab_size: int) -> str:
+    """What `wren data` would do, for --dry-run: nothing is read but sizes, nothing is written."""
+    lines, total = [f"Would write shards of a vocabulary of {vocab_size:,} into {out} from:"], 0
+    for source in sources:
+        about = source.approximate_bytes()
+        total += about or 0
+        size = f"about {units.size(about)} of text" if about is not None else "of unknown size"
+        lines.append(f"  {source.name}: {len(source.parts()):,} file(s), {size}")
+    need = total / 4 * dtype_for(vocab_size).itemsize
+    folder = next(parent for parent in [out.absolute(), *out.absolute().parents] if parent.exists())
+    free = shutil.disk_usage(folder).free
+    lines.append(
+        f"That is about {units.short(total / 4)} tokens (at 4 bytes each) and {units.size(need)} of shards; "
+        f"{units.size(free)} are free there."
+    )
+    return "\n".join(lines)
 
 
 def summary(manifest: Manifest, out: Path) -> str:
