@@ -163,7 +163,7 @@ def test_ctrl_c_saves_and_the_same_command_ends_with_the_same_numbers(data: Path
     _, said = process.communicate(timeout=120)
     if process.returncode:  # else it was done before the signal came
         assert process.returncode == 130
-        assert "the same command goes on" in said
+        assert "The same command goes on" in said
         assert "Traceback" not in said
     assert main(train_arguments(data, path)) == 0
     ours, theirs = (json.loads((p / "result.json").read_text()) for p in (path, run))

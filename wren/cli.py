@@ -412,7 +412,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return app.cli(prog="wren", args=arguments) or 0
     except Interrupted as stop:
-        print(f"wren: Stopped and saved at step {stop.step}; the same command goes on from there.", file=sys.stderr)
+        print(f"wren: {stop}", file=sys.stderr)
         return 128 + stop.signal_number
     except KeyboardInterrupt:
         print("wren: Interrupted; the same command goes on where it stopped, or begins anew.", file=sys.stderr)

@@ -81,17 +81,17 @@ def pretrain(
     wanted = _with_data(config, data, manifest, budget)
     stored = _stored(run, wanted)
     parts = build(stored or wanted, data, manifest, device)
-    if stored is None:
-        parts = dataclasses.replace(parts, config=_with_steps(parts, budget, say))
-        run.create(configs.to_json(parts.config))
-        parts.tokenizer.save(run.tokenizer_path)
-        before = {f"val_{key}": value for key, value in validate(parts).items() if key in ("bits_per_byte", "loss")}
-        run.log_metrics({"step": 0, "kind": "eval", **before})
-    _announce(parts, run, say)
     with run.lock():
+        if stored is None:
+            parts = dataclasses.replace(parts, config=_with_steps(parts, budget, say))
+            run.create(configs.to_json(parts.config))
+            parts.tokenizer.save(run.tokenizer_path)
+        _announce(parts, run, say)
+        if not any(row.get("step") == 0 for row in run.metrics()):
+            run.log_metrics({"step": 0, "kind": "eval", **_validation_row(parts)})
         result = _train(parts, run, sinks, prompts, say)
-    loss_plot(run)
-    write_report(run, result)
+        loss_plot(run)
+        write_report(run, result)
     return result
 
 
@@ -133,11 +133,16 @@ def validate(parts: Parts, *, everything: bool = False) -> dict[str, float]:
     return bits_per_byte(parts.model, batches, parts.tokenizer.token_bytes(), parts.precision)
 
 
+def _validation_row(parts: Parts) -> dict[str, float]:
+    found = validate(parts)
+    return {"val_bits_per_byte": found["bits_per_byte"], "val_loss": found["loss"]}
+
+
 def _train(parts: Parts, run: Run, names: Sequence[str], prompts: Sequence[str], say: Callable[[str], None]) -> dict:
     config = parts.config
 
     def evaluate(step: int) -> dict[str, Any]:
-        return {f"val_{key}": value for key, value in validate(parts).items() if key in ("bits_per_byte", "loss")}
+        return _validation_row(parts)
 
     def sample(step: int) -> dict[str, Any]:
         texts = sample_texts(Loaded(parts.model, parts.tokenizer, step), prompts, parts.precision, 80)
@@ -163,7 +168,7 @@ def _train(parts: Parts, run: Run, names: Sequence[str], prompts: Sequence[str],
                 config.schedule,
                 parts.precision,
                 evaluate=evaluate,
-                sample=sample if config.train.sample_every else None,
+                sample=sample,
                 watch=watch,
                 say=display.say,
             )

@@ -21,7 +21,8 @@ h1 { font-size: 1.6rem; margin-bottom: 0.2rem } h2 { font-size: 1.1rem; margin: 
 p.lead { color: var(--soft); margin-top: 0 }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 0.75rem }
 .card { background: var(--tint); border-radius: 8px; padding: 0.8rem 1rem }
-.card { overflow-wrap: anywhere } .card b { display: block; font-size: 1.35rem; font-variant-numeric: tabular-nums } .card span { color: var(--soft) }
+.card { overflow-wrap: anywhere } .card b { display: block; font-size: 1.35rem; font-variant-numeric: tabular-nums }
+.card span { color: var(--soft) }
 table { border-collapse: collapse; width: 100%; font-size: 0.92rem }
 td, th { text-align: left; padding: 0.3rem 0.6rem; border-bottom: 1px solid var(--line); vertical-align: top }
 td:first-child { color: var(--soft); white-space: nowrap }
