@@ -49,7 +49,7 @@ class DataDisplay:
         self._bar.stop()
 
     def say(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False)
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def update(self, now: prepare.Progress) -> None:
         if now.stage != self._stage:
