@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from wren.batch import Batch
 from wren.data.loader import TokenLoader, TokenStream
 from wren.files import write_json
+from wren.interrupt import Interrupted
 from wren.loss import cross_entropy
 from wren.model import LM
 from wren.precision import choose_precision
@@ -56,12 +57,14 @@ def reference_model() -> nn.Module:
         n_layer=LAYERS,
         n_head=HEADS,
         activation_function="gelu",
-        attn_implementation="sdpa",
         use_cache=False,
         bos_token_id=None,
         eos_token_id=None,
-        **{f"{name}_pdrop": 0.0 for name in ("resid", "embd", "attn")},
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
     )
+    config._attn_implementation = "sdpa"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return GPT2LMHeadModel(config)
@@ -206,8 +209,8 @@ def summary(seconds: dict[str, list[float]], reference: str) -> list[dict[str, A
 
 
 def show(console: Console, rows: list[dict[str, Any]], title: str, reference: str) -> None:
-    table = Table(title=title)
-    for heading in ("contestant", "ms a step", "tokens/s", f"against {reference}", "quartiles", "target"):
+    table = Table(title=f"{title}; ratio: speed against {reference}")
+    for heading in ("contestant", "ms a step", "tokens/s", "ratio", "quartiles", "target"):
         table.add_column(heading, justify="left" if heading == "contestant" else "right")
     for row in rows:
         low, high = row["ratio_quartiles"]
@@ -252,4 +255,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except Interrupted:
+        sys.exit("Interrupted before the last round; nothing was measured.")

@@ -12,6 +12,7 @@ import pytest
 from wren import config as configs
 from wren import recipes
 from wren.errors import ConfigError
+from wren.mixers import attention
 from wren.mlps import gelu, swiglu
 from wren.model import MlpConfig
 from wren.recipes import RunConfig
@@ -175,7 +176,9 @@ def test_a_wrong_setting_is_named(key: str, text: str, sentence: str):
 def test_replacing_keeps_the_rest_and_the_checks_of_the_class():
     config = recipes.get("gpt2")(vocab_size=300)
     changed = configs.replace(config, {"model.mixers.0.num_heads": "6", "optimizer.lr": "1e-4", "seed": "3"})
-    assert (changed.model.mixers[0].num_heads, changed.optimizer.lr, changed.seed) == (6, 1e-4, 3)
+    (mixer,) = changed.model.mixers
+    assert isinstance(mixer, attention.Config)
+    assert (mixer.num_heads, changed.optimizer.lr, changed.seed) == (6, 1e-4, 3)
     assert configs.replace(changed, configs_difference(config)) == config
     with pytest.raises(ConfigError, match=re.escape("model.depth is 0; it must be at least 1.")):
         configs.replace(config, {"model.depth": "0"})
