@@ -19,9 +19,9 @@ def recipe(
     dim: int = 128,
     head_dim: int = 32,
     context_len: int = 256,
-    batch_size: int = 16,
+    batch_size: int = 8,
     steps: int = 1000,
-    lr: float = 5e-3,
+    lr: float = 1e-2,
 ) -> RunConfig:
     return RunConfig(
         recipe="small",
