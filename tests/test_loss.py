@@ -21,14 +21,6 @@ from wren.ops import linear_cross_entropy
 from wren.ops.linear_cross_entropy import chunked_linear_cross_entropy, naive_linear_cross_entropy
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # tensors this small lose more to waking threads than they gain
-    yield
-    torch.set_num_threads(before)
-
-
 def example(num_tokens: int, vocab: int, dtype: torch.dtype, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     hidden_ND = torch.randn(num_tokens, 7, generator=generator, dtype=torch.float64).to(dtype)

@@ -21,14 +21,6 @@ class ForeignState(State):
     """A state of no mixer."""
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # tensors this small lose more to waking threads than they gain
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("check", mixer_contract.CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("name", FOUND)
 def test_contract(name: str, check: Callable[[Mixer], None]):

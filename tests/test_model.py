@@ -28,14 +28,6 @@ every_model = pytest.mark.parametrize("name", CONFIGS)
 PLAIN = ModelConfig(vocab_size=VOCAB, dim=16, depth=2, mixers=(attention.Config(num_heads=2),), mlp=gelu.Config())
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # tensors this small lose more to waking threads than they gain
-    yield
-    torch.set_num_threads(before)
-
-
 def close(found: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(found, expected, atol=1e-9, rtol=1e-9)
 

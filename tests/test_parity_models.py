@@ -46,14 +46,6 @@ _LLAMA_NAMES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # tensors this small lose more to waking threads than they gain
-    yield
-    torch.set_num_threads(before)
-
-
 def renamed(name: str, names: dict[str, str]) -> str:
     name = re.sub(r"^(transformer\.h|model\.layers)\.", "blocks.", name)
     for theirs, ours in names.items():

@@ -4,7 +4,7 @@ B batch, T time.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -46,6 +46,14 @@ class Batch(NamedTuple):
     def rows(self, start: int, stop: int) -> "Batch":
         """The rows start..stop-1: a micro-batch."""
         return self.map(lambda x: x[start:stop])
+
+
+class Batches(Protocol):
+    """An endless source of batches that can say where it is and be put back there."""
+
+    def next_batch(self) -> Batch: ...
+    def state(self) -> dict[str, Any]: ...
+    def load_state(self, state: dict[str, Any]) -> None: ...
 
 
 def positions_in_documents(documents_BT: Tensor) -> Tensor:

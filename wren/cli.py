@@ -5,7 +5,6 @@ inside the verbs, so that `--help` answers at once. The file is long because eve
 """
 
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import arg
 from tyro.extras import SubcommandApp
 
-from wren.errors import ConfigError, WrenError
+from wren.errors import ConfigError
 
 app = SubcommandApp()
 tokenizer_app = SubcommandApp()
@@ -406,26 +405,9 @@ def tokenizer_show(tokenizer: Path, text: str = "The wren sings: 3.14159 times l
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb and returns the exit code."""
-    from wren.files import describe
-    from wren.interrupt import Interrupted
+    from wren.exits import exit_code
 
-    try:
-        return app.cli(prog="wren", args=arguments) or 0
-    except Interrupted as stop:
-        print(f"wren: {stop}", file=sys.stderr)
-        return 128 + stop.signal_number
-    except KeyboardInterrupt:
-        print("wren: Interrupted; the same command goes on where it stopped, or begins anew.", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone: no second complaint
-        return 141
-    except WrenError as error:
-        print(f"wren: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"wren: {describe(error)}", file=sys.stderr)
-        return 2
+    return exit_code("wren", lambda: app.cli(prog="wren", args=arguments))
 
 
 def _run(path: Path) -> Any:

@@ -5,7 +5,6 @@ The same call on the same run directory goes on where the run stopped, or says t
 
 import dataclasses
 import hashlib
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ from wren.precision import Precision, choose_device, choose_precision
 from wren.progress import TrainingProgress
 from wren.recipes import RunConfig
 from wren.report import write_report
-from wren.run import Run
+from wren.run import Run, peak_memory_bytes
 from wren.sinks import open_sinks
 from wren.tokenizer import Tokenizer
 from wren.train import measure_step_seconds, train
@@ -189,7 +188,7 @@ def _train(parts: Parts, run: Run, names: Sequence[str], prompts: Sequence[str],
         "skipped_steps": progress.skipped,
         "params": parts.model.num_params(),
         "state_bytes": parts.model.state_bytes(config.train.context_len),
-        "peak_memory_bytes": peak_memory_bytes(parts.precision.device),
+        "peak_memory_bytes": _peak_memory(parts.precision.device),
         "precision": parts.precision.name,
         "device": str(parts.precision.device),
     }
@@ -204,16 +203,9 @@ def sample_texts(loaded: Loaded, prompts: Sequence[str], precision: Precision, m
     ]
 
 
-def peak_memory_bytes(device: torch.device) -> int:
+def _peak_memory(device: torch.device) -> int:
     """Peak of the accelerator's memory, or of this process on a CPU; 0 where the platform does not say."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_reserved(device)
-    if sys.platform == "win32":
-        return 0
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else peak_memory_bytes() or 0
 
 
 def _check_vocab(config: RunConfig, manifest: Manifest, data: Path) -> None:

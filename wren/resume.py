@@ -3,25 +3,16 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from wren import checkpoint
-from wren.batch import Batch
+from wren.batch import Batches
 from wren.errors import CheckpointError, DiskError, DivergedError
 from wren.model import LM
 from wren.optim.optimizer import Optimizer
 from wren.run import Run
-
-
-class Batches(Protocol):
-    """An endless source of batches that can say where it is and be put back there."""
-
-    def next_batch(self) -> Batch: ...
-    def state(self) -> dict[str, Any]: ...
-    def load_state(self, state: dict[str, Any]) -> None: ...
 
 
 @dataclass

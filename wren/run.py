@@ -150,3 +150,12 @@ def environment() -> dict[str, Any]:
         "command": sys.argv,
         "started": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
+
+
+def peak_memory_bytes() -> int | None:
+    """Bytes this process held at most; None where the system does not say."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

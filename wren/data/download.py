@@ -17,14 +17,16 @@ from tyro.conf import FlagCreatePairsOff, arg
 from wren import units
 from wren.data import show
 from wren.data.hub import HubSource
-from wren.data.hub_client import AGAIN, HubClient, Retry
+from wren.data.hub_client import HubClient, Retry
 from wren.data.hub_locate import FINEWEB_EDU, Located, Wanted, look_up, pin, pinned
 from wren.data.hub_plan import AHEAD, Plan, check_disk, free_bytes, make_plan
 from wren.data.hub_progress import Display
 from wren.data.prepare import SHARD_TOKENS, TOKENIZER_BYTES, prepare
 from wren.data.shards import Manifest
-from wren.errors import ConfigError, WrenError
-from wren.files import describe, write_json
+from wren.errors import ConfigError
+from wren.exits import exit_code
+from wren.files import write_json
+from wren.run import peak_memory_bytes
 from wren.tokenizer.bpe import Tokenizer, check_vocab_size
 
 
@@ -169,19 +171,11 @@ def _line(text: str) -> None:
 
 def main(arguments: Sequence[str] | None = None, *, endpoint: str | None = None) -> int:
     """`python download_data.py`: 0 done, 2 a mistake that the printed sentence names, 130 Ctrl-C."""
-    try:
-        return run(
-            tyro.cli(Flags, prog="download_data.py", args=arguments, config=(FlagCreatePairsOff,)), endpoint=endpoint
-        )
-    except KeyboardInterrupt:
-        print(f"download_data.py: Interrupted; {AGAIN}.", file=sys.stderr)
-        return 130
-    except WrenError as error:
-        print(f"download_data.py: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"download_data.py: {describe(error)}", file=sys.stderr)
-        return 2
+    program = "download_data.py"
+    flags = (FlagCreatePairsOff,)
+    return exit_code(
+        program, lambda: run(tyro.cli(Flags, prog=program, args=arguments, config=flags), endpoint=endpoint)
+    )
 
 
 def _read(flags: Flags) -> Order:
@@ -229,17 +223,8 @@ def _result(plan: Plan, manifest: Manifest, downloaded: int, seconds: float) -> 
         "splits": splits,
         "downloaded_bytes": downloaded,
         "seconds": seconds,
-        "peak_memory_bytes": _peak_memory(),
+        "peak_memory_bytes": peak_memory_bytes(),
     }
-
-
-def _peak_memory() -> int | None:
-    """Bytes this process held at most; None where the system does not say."""
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _summary(manifest: Manifest, result: dict[str, Any], order: Order) -> str:

@@ -8,21 +8,13 @@ B batch, T time.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 
 from wren.batch import IGNORE, Batch, positions_in_documents
 from wren.errors import CheckpointError, ConfigError, DataError
-
-
-class Batches(Protocol):
-    """An endless source of batches that can say where it is and be put back there."""
-
-    def next_batch(self) -> Batch: ...
-    def state(self) -> dict[str, Any]: ...
-    def load_state(self, state: dict[str, Any]) -> None: ...
 
 
 class TokenStream:
