@@ -28,6 +28,7 @@ from wren.ops.gated_delta_rule import chunked_gated_delta_rule
 from wren.ops.norm import l2_normalised
 
 HEADS = 4
+OUT = Path(__file__).parent / "out" / "mixers.json"
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 Run = Callable[[], None]
 
@@ -150,7 +151,7 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=256, help="model width, over 4 heads")
     parser.add_argument("--dtype", choices=sorted(DTYPES), default="bf16", help="bf16 = autocast")
     parser.add_argument("--seconds", type=float, default=5.0, help="time for each row of the table")
-    parser.add_argument("--json", type=Path, help="where to write the numbers")
+    parser.add_argument("--json", type=Path, default=OUT, help="where to write the numbers")
     arguments = parser.parse_args()
     logging.getLogger("transformers").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="transformers")
@@ -164,9 +165,8 @@ def main() -> None:
         speeds = (f"{row[key]:,.0f}" for key in ("tokens_per_second", "transformers_tokens_per_second"))
         table.add_row(row["name"], str(row["length"]), str(row["batch"]), *speeds, f"{row['ratio']:.2f}")
     Console().print(table)
-    if arguments.json is not None:
-        setting = {"dtype": arguments.dtype, "dim": arguments.dim, "threads": torch.get_num_threads()}
-        write_json(arguments.json, {"torch": torch.__version__, "cores": os.cpu_count(), **setting, "rows": rows})
+    setting = {"dtype": arguments.dtype, "dim": arguments.dim, "threads": torch.get_num_threads()}
+    write_json(arguments.json, {"torch": torch.__version__, "cores": os.cpu_count(), **setting, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from wren.errors import DataError
 from wren.files import write_json
 from wren.tokenizer import SPLIT_PATTERN, Tokenizer
 
+OUT = Path(__file__).parent / "out" / "tokenizer.json"
 BATCH_BYTES = 4_000_000
 TARGETS = {"train": 2.4, "encode, lists": 2.5, "encode, arrays": 2.5}
 
@@ -207,7 +208,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--train-repeats", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=5, help="repeats of encoding")
     parser.add_argument("--out", type=Path, default=Path("."), help="folder for a temporary file")
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--json", type=Path, default=OUT, help="write the figures here")
     return parser.parse_args(arguments)
 
 
@@ -218,8 +219,7 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
     source = read_texts(options.corpus) if options.corpus else generated_texts(options.generate_mb * 1_000_000, seed=0)
     result = {"corpus": options.corpus.name if options.corpus else "generated", **measure(list(source), options)}
-    if options.json:
-        write_json(options.json, result)
+    write_json(options.json, result)
     Console(width=120).print(table(result))
 
 

@@ -44,6 +44,7 @@ VOCAB, CONTEXT, BATCH, LAYERS, WIDTH, HEADS, WARMUP = 4096, 256, 16, 4, 256, 4, 
 REFERENCE = "transformers, fp32"
 TARGETS = {"wren, fp32": 1.0, "wren train(), defaults": 1.5}
 CPU = torch.device("cpu")
+OUT = Path(__file__).parent / "out" / "train.json"
 StepFunction = Callable[[int], None]
 
 
@@ -230,7 +231,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=20, help="timed rounds, after 3 that are not")
     parser.add_argument("--threads", type=int, help="CPU threads; default: torch's own choice")
     parser.add_argument("--small", action="store_true", help="measure the small recipe too, fp32 beside bf16")
-    parser.add_argument("--json", type=Path, help="write the numbers to this file")
+    parser.add_argument("--json", type=Path, default=OUT, help="write the numbers to this file")
     options = parser.parse_args(arguments)
     if options.steps < 1 or (options.threads is not None and options.threads < 1):
         parser.error("--steps and --threads must be at least 1")
@@ -243,14 +244,13 @@ def main(arguments: list[str] | None = None) -> int:
         small_rows = summary(small_recipe(options.steps), "small, fp32")
         show(console, small_rows, "small recipe at its defaults, vocabulary 4096, 16 x 256 tokens", "small, fp32")
         rows += small_rows
-    if options.json:
-        machine = {
-            "platform": platform.platform(),
-            "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
-            "precision": choose_precision(CPU).name,
-        }
-        write_json(options.json, {"machine": machine, "steps": options.steps, "rows": rows})
+    machine = {
+        "platform": platform.platform(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "precision": choose_precision(CPU).name,
+    }
+    write_json(options.json, {"machine": machine, "steps": options.steps, "rows": rows})
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,8 +101,6 @@ def test_sample_is_repeatable_and_writes_json(run: Path, tmp_path: Path, capsys:
 
 
 def test_sample_runs_from_the_run_directory_alone(run: Path, tmp_path: Path):
-    import shutil
-
     moved = tmp_path / "elsewhere"
     shutil.copytree(run, moved)
     assert main(["sample", "--run", str(moved), "--max-tokens", "3"]) == 0
@@ -197,6 +196,52 @@ def test_tokenizer_verbs(text: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "wren" in capsys.readouterr().out
 
 
+def test_a_flipped_byte_in_a_shard_is_named_before_training(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    damaged = tmp_path / "data"
+    shutil.copytree(data, damaged)
+    shard = bytearray((damaged / "train_000000.bin").read_bytes())
+    shard[1001] ^= 0x10
+    (damaged / "train_000000.bin").write_bytes(shard)
+    assert main(train_arguments(damaged, tmp_path / "never")) == 2
+    said = capsys.readouterr().err
+    assert "train_000000.bin is damaged" in said
+    assert "to rebuild" in said
+    assert not (tmp_path / "never").exists()
+
+
+def test_a_context_shorter_than_a_sample_trains_to_its_end(data: Path, tmp_path: Path):
+    shape = ["depth=1", "dim=16", "num_heads=2", "context_len=16", "batch_size=2"]
+    command = ["train", "--recipe", "gpt2", "--data", str(data), "--run", str(tmp_path / "run"), "--steps", "2"]
+    assert (
+        main([*command, "--prompts", "The ", "a prompt of more tokens than there are positions", "--set", *shape]) == 0
+    )
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_lost_parts_of_a_run_are_made_again_or_passed_over(data: Path, run: Path, tmp_path: Path):
+    hurt = tmp_path / "hurt"
+    shutil.copytree(run, hurt)
+    (hurt / "tokenizer.json").unlink()  # as a kill between config.json and it leaves the run
+    odd = ['{"step": "x", "kind": "train"}', '{"step": 3}', '{"step": 4, "kind": "eval", "val_bits_per_byte": null}']
+    with open(hurt / "metrics.jsonl", "a") as file:
+        file.write("\n".join([*odd, ""]))
+    assert main(train_arguments(data, hurt)) == 0
+    assert (hurt / "tokenizer.json").read_bytes() == (run / "tokenizer.json").read_bytes()
+
+
+def test_a_damaged_newest_checkpoint_is_told(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    hurt = tmp_path / "hurt"
+    shutil.copytree(run, hurt)
+    newest = max((hurt / "checkpoints").iterdir())
+    (newest / "model.safetensors").write_bytes(b"x")
+    assert main(["sample", "--run", str(hurt), "--max-tokens", "2"]) == 0
+    assert f"{newest} is damaged" in capsys.readouterr().err
+    for path in (hurt / "checkpoints").iterdir():
+        (path / "state.json").write_text("{}")
+    assert main(["sample", "--run", str(hurt), "--max-tokens", "2"]) == 2
+    assert "every one is damaged. Train it" in capsys.readouterr().err
+
+
 def test_dry_run_writes_nothing(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     assert main(train_arguments(data, tmp_path / "never", "--dry-run")) == 0
     assert "Would train" in capsys.readouterr().out
@@ -221,6 +266,17 @@ MISTAKES = {
     ),
     "two budgets": (["train", "--data", "{data}", "--steps", "3", "--time", "1m"], "exclude each other"),
     "no time": (["train", "--data", "{data}", "--time", "soon"], "is not a time"),
+    "no steps": (["train", "--data", "{data}", "--steps", "0"], "train.steps is 0"),
+    "endless tokens": (["train", "--data", "{data}", "--tokens", "1e400"], "is not a number of tokens"),
+    "huge seed": (
+        ["train", "--data", "{data}", "--recipe", "tiny", "--seed", "9" * 30, "--run", "{tmp}/r"],
+        "The seed is",
+    ),
+    "no head width": (["train", "--data", "{data}", "--set", "head_dim=0"], "head_dim is 0"),
+    "too wide a model": (["train", "--data", "{data}", "--set", "dim=32000000000"], "Out of memory"),
+    "more tokens than memory": (["sample", "--run", "{run}", "--max-tokens", "100000000000"], "Out of memory"),
+    "no temperature": (["sample", "--run", "{run}", "--temperature", "nan"], "temperature is nan"),
+    "no workers": (["data", "--source", "{text}", "--out", "{tmp}/o", "--workers", "-1"], "workers is -1"),
     "no such device": (["sample", "--run", "{run}", "--device", "gpu"], "is unknown"),
     "not a run": (["sample", "--run", "{tmp}"], "not a run directory"),
     "negative temperature": (["sample", "--run", "{run}", "--temperature", "-1"], "temperature"),

@@ -112,7 +112,7 @@ def test_near_copies_share_a_band_and_others_do_not():
 
 def test_near_without_datasketch_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasketch", None)
-    with pytest.raises(ConfigError, match=r"pip install 'wren-llm\[dedup\]'"):
+    with pytest.raises(ConfigError, match=r"pip install -e '\.\[dedup\]'"):
         prepare([ListSource([["x y"] * 30])], tmp_path, tokenizer=BYTES, dedup="near")
 
 

@@ -150,7 +150,7 @@ def test_what_cannot_be_loaded_is_a_sentence():
         TokenLoader(stream, batch_size=4, seed=0)
     with pytest.raises(DataError, match="has 0 tokens"):
         TokenLoader(TokenStream([], DOCUMENT, 5), batch_size=1, seed=0)
-    with pytest.raises(ConfigError, match="seed is -1; it must be 0 or above"):
+    with pytest.raises(ConfigError, match="seed is -1; it must be from 0"):
         TokenLoader(stream, batch_size=1, seed=-1)
 
 

@@ -85,7 +85,7 @@ def test_a_cut_last_line_is_left_out_and_harms_no_other(cut: int, tmp_path: Path
 
 def test_rubbish_lines_are_left_out(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    run.metrics_path.write_bytes(b'\0\0\0\n[1]\n7\n"x"\n{"kind": "train"}\n\xff\xfe\n{"step": 1}\n')
+    run.metrics_path.write_bytes(b'\0\0\0\n[1]\n7\n"x"\n{"kind": "train"}\n\xff\xfe\n{"step": "2"}\n{"step": 1}\n')
     assert run.metrics() == [{"step": 1}]
 
 

@@ -34,7 +34,9 @@ def test_an_unknown_sink_is_a_sentence(tmp_path: Path) -> None:
 def test_a_package_that_is_not_there_is_a_sentence(name: str, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
-    with pytest.raises(ConfigError, match=rf"{name} is not installed; `pip install wren-llm\[track\]` brings it"):
+    with pytest.raises(
+        ConfigError, match=rf"{name} is not installed; `pip install -e '\.\[track\]'` in Wren's folder brings it"
+    ):
         open_sinks([name], Run(tmp_path), {})
     assert list(tmp_path.iterdir()) == []
 

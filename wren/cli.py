@@ -49,7 +49,7 @@ def quickstart(
     """
     from wren import units
 
-    run = run or _new_run("quickstart", seed)
+    run = run or _new_run("quickstart" if corpus == "stories" else f"quickstart-{Path(corpus).stem}", seed)
     seconds, size = units.seconds(time_ or "2m"), units.count(vocab_size, "vocabulary size")
     if dry_run:
         print(f"Would train on {corpus} for {units.duration(seconds)} with {size:,} tokens into {run}.")
@@ -182,7 +182,7 @@ def sample(
         raise ConfigError(f"-n is {n}; it must be at least 1.")
     sampling = Sampling(max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     precision = choose_precision(choose_device(device), dtype)
-    loaded = load_run(run, precision.device)
+    loaded = load_run(run, precision.device, _warn)
     prompt = sys.stdin.read() if prompt == "-" else prompt
     samples = []
     for row in range(n):
@@ -219,7 +219,7 @@ def evaluate(
     from wren.precision import choose_device, choose_precision
 
     precision = choose_precision(choose_device(device), dtype)
-    result = evaluate_texts(run, text, text_key, precision)
+    result = evaluate_texts(run, text, text_key, precision, _warn)
     for row in result["texts"]:
         print(f"{row['bits_per_byte']:.4f} bits per byte  {row['name']}  ({row['bytes']:,} bytes)")
     if len(result["texts"]) > 1:
@@ -407,7 +407,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb and returns the exit code."""
     from wren.exits import exit_code
 
-    return exit_code("wren", lambda: app.cli(prog="wren", args=arguments))
+    return exit_code("wren", lambda: _verb(arguments))
+
+
+def _verb(arguments: Sequence[str] | None) -> int | None:
+    try:
+        return app.cli(prog="wren", args=arguments)
+    except (RuntimeError, MemoryError) as error:
+        from wren.precision import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        short = " ".join(str(error).split())[:160]
+        raise ConfigError(f"Out of memory ({short}); choose a smaller model or context, or fewer tokens.") from error
+
+
+def _warn(text: str) -> None:
+    print(f"wren: {text}", file=sys.stderr)
 
 
 def _run(path: Path) -> Any:

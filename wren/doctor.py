@@ -135,7 +135,14 @@ def _choice() -> list[Line]:
 def _compiler() -> list[Line]:
     if torch.cuda.is_available():
         if torch.cuda.get_device_capability() >= (8, 0) and not importlib.util.find_spec("fla"):
-            return [Line("note", "fla kernels", "not installed", "pip install 'wren-llm[gpu]' speeds up linear mixers")]
+            return [
+                Line(
+                    "note",
+                    "fla kernels",
+                    "not installed",
+                    "pip install -e '.[gpu]' in Wren's folder speeds up linear mixers",
+                )
+            ]
         return []
     if shutil.which("c++") or shutil.which("g++") or shutil.which("clang++"):
         return [Line("ok", "C++ compiler", "found: `--set train.compile=true` works")]
@@ -146,7 +153,9 @@ def _extras() -> list[Line]:
     lines = []
     for module, extra, use in _EXTRAS:
         if importlib.util.find_spec(module) is None:
-            lines.append(Line("note", module, "not installed", f"pip install 'wren-llm[{extra}]' for {use}"))
+            lines.append(
+                Line("note", module, "not installed", f"pip install -e '.[{extra}]' in Wren's folder for {use}")
+            )
     return lines
 
 

@@ -36,9 +36,11 @@ def disk_errors(path: Path | str) -> Iterator[None]:
 
 def describe(error: OSError) -> str:
     """One sentence for a user about what the operating system refused."""
-    mend = _MENDS.get(error.errno or 0, "check the path and try again")
     where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror or error}; {mend}."
+    if error.errno == errno.EACCES:  # of reading too, so no advice on where to write
+        return f"{where}permission is denied; change its permissions or choose another path."
+    mend = _MENDS.get(error.errno or 0)
+    return f"{where}{mend or f'{error.strerror or error}; check the path and try again'}."
 
 
 def fsync_dir(path: Path) -> None:

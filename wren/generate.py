@@ -7,7 +7,8 @@ B batch, T time, V vocabulary.
 """
 
 import codecs
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -38,7 +39,7 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
             raise ConfigError(f"max_tokens is {self.max_tokens}; it must be at least 1.")
-        if self.temperature < 0:
+        if not 0 <= self.temperature < math.inf:
             raise ConfigError(f"temperature is {self.temperature}; it must be 0 (always the likeliest) or above.")
         if self.top_k is not None and self.top_k < 1:
             raise ConfigError(f"top_k is {self.top_k}; it must be at least 1.")
@@ -54,15 +55,20 @@ class Loaded(NamedTuple):
     step: int
 
 
-def load_run(path: Path | str, device: torch.device) -> Loaded:
-    """The newest good checkpoint of a run directory; raises ConfigError or CheckpointError."""
+def load_run(path: Path | str, device: torch.device, say: Callable[[str], None] = lambda text: None) -> Loaded:
+    """The newest good checkpoint of a run directory; raises ConfigError or CheckpointError.
+
+    say: is told of newer checkpoints that are damaged.
+    """
     run = Run(path)
     raw = run.config()
     config = configs.from_json(ModelConfig, raw.get("model") if isinstance(raw, dict) else raw, "model")
     found, warnings = checkpoint.newest_good(run.checkpoints_path)
     if found is None:
-        why = warnings[-1] if warnings else "it was stopped before its first checkpoint"
+        why = "every one is damaged" if warnings else "it was stopped before its first one"
         raise CheckpointError(f"{run.path} has no usable checkpoint: {why}. Train it with `wren train`.")
+    for warning in warnings:
+        say(f"Warning: {warning}")
     saved = checkpoint.load(found)
     tokenizer = Tokenizer.load(run.tokenizer_path)
     if tokenizer.vocab_size > config.vocab_size:
@@ -128,7 +134,8 @@ def draw(
     logits_BV = logits_BV[:, :vocab_size]
     if sampling.temperature == 0:
         return logits_BV.argmax(dim=-1)
-    probs_BV = truncate((logits_BV / sampling.temperature).double().softmax(dim=-1), sampling.top_k, sampling.top_p)
+    logits_BV = logits_BV.double() - logits_BV.amax(dim=-1, keepdim=True).double()  # no temperature makes inf - inf
+    probs_BV = truncate((logits_BV / sampling.temperature).softmax(dim=-1), sampling.top_k, sampling.top_p)
     uniform_B = torch.stack([torch.rand((), generator=g, dtype=torch.float64) for g in generators])
     cumulated_BV = probs_BV.cumsum(dim=-1)
     found_B1 = torch.searchsorted(cumulated_BV, uniform_B[:, None] * cumulated_BV[:, -1:], right=True)
@@ -168,6 +175,18 @@ def stream_text(
     steps = generate(loaded.model, [tokens], seeded, precision, stop_ids=stop_ids, vocab_size=tokenizer.vocab_size)
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     yield from until_stop((decoder.decode(tokenizer.decode_bytes([int(step[0])])) for step in steps), stop)
+
+
+def sample_texts(loaded: Loaded, prompts: Sequence[str], precision: Precision, max_tokens: int) -> list[str]:
+    """One text for each prompt, prompt included, with the default sampling; shorter where learned positions end."""
+    texts, positions = [], loaded.model.config.learned_positions
+    for row, prompt in enumerate(prompts):
+        room = max_tokens
+        if positions is not None:  # the document's start takes one of them
+            room = min(max_tokens, positions - 1 - len(loaded.tokenizer.encode(prompt)))
+        pieces = stream_text(loaded, prompt, Sampling(max_tokens=room), precision, row=row) if room > 0 else []
+        texts.append(prompt + "".join(pieces))
+    return texts
 
 
 def until_stop(pieces: Iterator[str], stop: Sequence[str]) -> Iterator[str]:

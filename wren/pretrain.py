@@ -3,6 +3,7 @@
 The same call on the same run directory goes on where the run stopped, or says that it is complete.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from wren.data.loader import TokenLoader, TokenStream
 from wren.data.shards import Manifest, open_shards
 from wren.errors import ConfigError, DataError, TokenizerError
 from wren.evals.bits_per_byte import bits_per_byte
-from wren.generate import Loaded, Sampling, stream_text
+from wren.generate import Loaded, sample_texts
 from wren.loss import cross_entropy
 from wren.model import LM
 from wren.optim.optimizer import Optimizer
@@ -84,12 +85,13 @@ def pretrain(
         if stored is None:
             parts = dataclasses.replace(parts, config=_with_steps(parts, budget, say))
             run.create(configs.to_json(parts.config))
-            parts.tokenizer.save(run.tokenizer_path)
+        _keep_tokenizer(parts.tokenizer, run)
         _announce(parts, run, say)
         if not any(row.get("step") == 0 for row in run.metrics()):
             run.log_metrics({"step": 0, "kind": "eval", **_validation_row(parts)})
         result = _train(parts, run, sinks, prompts, say)
-        loss_plot(run)
+        with contextlib.suppress(DataError):  # the metrics of a finished run were lost: its report comes without
+            loss_plot(run)
         write_report(run, result)
     return result
 
@@ -114,8 +116,8 @@ def build(config: RunConfig, data: Path, manifest: Manifest, device: str) -> Par
     if tokenizer.fingerprint() != manifest.tokenizer:
         raise TokenizerError(f"{data / 'tokenizer.json'} is not the tokenizer of the shards beside it; restore it.")
     length = config.train.context_len
-    train_stream = TokenStream(open_shards(data, "train"), manifest.document_id, length)
-    val_stream = TokenStream(open_shards(data, "val"), manifest.document_id, length)
+    train_stream = TokenStream(open_shards(data, "train", check=True), manifest.document_id, length)
+    val_stream = TokenStream(open_shards(data, "val", check=True), manifest.document_id, length)
     loader = TokenLoader(train_stream, batch_size=config.train.batch_size, seed=config.seed)
     if val_stream.num_windows == 0:
         raise DataError(f"The validation split of {data} is empty; prepare the data with --val FILE or more text.")
@@ -167,7 +169,7 @@ def _train(parts: Parts, run: Run, names: Sequence[str], prompts: Sequence[str],
                 config.schedule,
                 parts.precision,
                 evaluate=evaluate,
-                sample=sample,
+                sample=sample if prompts else None,
                 watch=watch,
                 say=display.say,
             )
@@ -194,15 +196,6 @@ def _train(parts: Parts, run: Run, names: Sequence[str], prompts: Sequence[str],
     }
 
 
-def sample_texts(loaded: Loaded, prompts: Sequence[str], precision: Precision, max_tokens: int) -> list[str]:
-    """One text for each prompt, prompt included, with the default sampling."""
-    sampling = Sampling(max_tokens=max_tokens)
-    return [
-        prompt + "".join(stream_text(loaded, prompt, sampling, precision, row=row))
-        for row, prompt in enumerate(prompts)
-    ]
-
-
 def _peak_memory(device: torch.device) -> int:
     """Peak of the accelerator's memory, or of this process on a CPU; 0 where the platform does not say."""
     return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else peak_memory_bytes() or 0
@@ -221,7 +214,7 @@ def _with_data(config: RunConfig, data: Path, manifest: Manifest, budget: Budget
     steps = budget.steps
     if budget.tokens is not None:
         steps = max(1, round(budget.tokens / (config.train.batch_size * config.train.context_len)))
-    train_config = dataclasses.replace(config.train, steps=steps or config.train.steps)
+    train_config = dataclasses.replace(config.train, steps=config.train.steps if steps is None else steps)
     return dataclasses.replace(
         config,
         data=str(data),
@@ -245,7 +238,7 @@ def _stored(run: Run, wanted: RunConfig) -> RunConfig | None:
         return None
     stored = configs.from_json(RunConfig, run.config())
     asked, kept = configs.to_json(wanted), configs.to_json(stored)
-    if stored.time_budget is not None and stored.time_budget == wanted.time_budget:
+    if stored.time_budget is not None and wanted.time_budget is not None:  # measured, not asked for
         asked["train"]["steps"] = stored.train.steps
     asked["data"] = kept["data"]  # the folder may have moved; its content is compared by hash
     difference = _first_difference(kept, asked)
@@ -279,6 +272,14 @@ def _with_steps(parts: Parts, budget: Budget, say: Callable[[str], None]) -> Run
     steps = max(1, int(budget.seconds / step))
     say(f"A step takes {step * 1000:.0f} ms here, so {units.duration(budget.seconds)} make {steps:,} steps.")
     return dataclasses.replace(config, train=dataclasses.replace(config.train, steps=steps))
+
+
+def _keep_tokenizer(tokenizer: Tokenizer, run: Run) -> None:
+    """Writes the run's tokenizer unless it is there: a kill may have come before it, and a file can be damaged."""
+    with contextlib.suppress(TokenizerError):
+        if Tokenizer.load(run.tokenizer_path).fingerprint() == tokenizer.fingerprint():
+            return
+    tokenizer.save(run.tokenizer_path)
 
 
 def _summary(parts: Parts) -> str:

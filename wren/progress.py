@@ -59,9 +59,14 @@ class TrainingProgress:
             self._bits_per_byte = row["val_bits_per_byte"]
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=progress.step, text=self.text(progress))
-        elif self.clock() - self._last_line >= self.every or row["kind"] == "eval" or progress.step == self.steps:
+        elif self._is_due(row, progress.step):
             self._last_line = self.clock()
             self.say(f"step {progress.step}/{self.steps}  {self.text(progress)}")
+
+    def _is_due(self, row: dict[str, Any], step: int) -> bool:
+        """Whether this row is worth a plain line: the last step, every evaluation, and one every few seconds."""
+        last = row["kind"] == "train" and step == self.steps
+        return last or row["kind"] == "eval" or self.clock() - self._last_line >= self.every
 
     def text(self, progress: Progress) -> str:
         """What is known so far, e.g. "loss 3.141  12.3k tokens/s  1m20s left  val 1.2345 bits/byte"."""

@@ -16,9 +16,9 @@ from wren.data.shards import open_shards
 from wren.data.sources import open_sources
 from wren.errors import DataError
 from wren.files import atomic_writer
-from wren.generate import load_run
+from wren.generate import load_run, sample_texts
 from wren.precision import choose_device, choose_precision
-from wren.pretrain import Budget, pretrain, sample_texts
+from wren.pretrain import Budget, pretrain
 from wren.recipes import build as build_recipe
 from wren.report import write_report
 from wren.run import Run

@@ -96,7 +96,7 @@ def _picture(path: Path) -> str:
 
 
 def _evaluations(run: Run) -> str:
-    rows = [row for row in run.metrics() if row.get("kind") == "eval"]
+    rows = [row for row in run.metrics() if row.get("kind") == "eval" and row.get("val_bits_per_byte") is not None]
     if not rows:
         return ""
     cells = "".join(f"<tr><td>{row['step']:,}</td><td>{row['val_bits_per_byte']:.4f}</td></tr>" for row in rows)

@@ -65,7 +65,7 @@ class Run:
         for line in self.metrics_path.read_text(encoding="utf-8", errors="replace").splitlines():
             with contextlib.suppress(json.JSONDecodeError):
                 row = json.loads(line)
-                if isinstance(row, dict) and "step" in row:
+                if isinstance(row, dict) and isinstance(row.get("step"), int):
                     rows.append(row)
         return rows
 

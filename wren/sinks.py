@@ -105,7 +105,9 @@ def _module(name: str, path: str) -> ModuleType:
     try:
         return importlib.import_module(path)
     except ImportError as error:
-        raise ConfigError(f"{name} is not installed; `pip install wren-llm[track]` brings it.") from error
+        raise ConfigError(
+            f"{name} is not installed; `pip install -e '.[track]'` in Wren's folder brings it."
+        ) from error
 
 
 def _identity(run: Run) -> str:

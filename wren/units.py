@@ -15,11 +15,12 @@ def count(text: str, what: str = "number") -> int:
         if not match:
             raise ValueError(text)
         value = float(match[1].replace("_", "").replace(",", "")) * _COUNT[match[2]]
-    except ValueError as error:
+        whole = round(value)
+    except (ValueError, OverflowError) as error:
         raise ConfigError(f"'{text}' is not a {what}; write for example 500k, 300M or 1B.") from error
     if value < 1:
         raise ConfigError(f"'{text}' is too small for a {what}; it must be at least 1.")
-    return round(value)
+    return whole
 
 
 def seconds(text: str) -> float:

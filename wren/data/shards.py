@@ -7,7 +7,7 @@ unfinished.
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -120,7 +120,7 @@ def open_shards(folder: Path, split: str, check: bool = False) -> list[np.memmap
     if split not in manifest.splits:
         raise DataError(f"{folder} has no split '{split}'; it has {', '.join(manifest.splits)}.")
     shards = manifest.splits[split].shards
-    damaged = [name for name in damaged_shards(folder, manifest, check) if name in {shard.file for shard in shards}]
+    damaged = damaged_shards(folder, manifest, check, splits=(split,))
     if damaged:
         raise DataError(f"{_names(folder, damaged)} damaged; run the same `wren data` command again to rebuild.")
     return [
@@ -133,10 +133,11 @@ def verify(folder: Path) -> list[str]:
     return damaged_shards(folder, Manifest.load(folder), check=True)
 
 
-def damaged_shards(folder: Path, manifest: Manifest, check: bool) -> list[str]:
-    """Names of the shards that are missing or of the wrong size or, with `check`, whose checksum fails."""
+def damaged_shards(folder: Path, manifest: Manifest, check: bool, splits: Collection[str] | None = None) -> list[str]:
+    """Names of the shards (of `splits`, or all) that are missing, of the wrong size or, with `check`, changed."""
     itemsize = np.dtype(manifest.dtype).itemsize
-    shards = [shard for split in manifest.splits.values() for shard in split.shards]
+    chosen = [split for name, split in manifest.splits.items() if splits is None or name in splits]
+    shards = [shard for split in chosen for shard in split.shards]
 
     def is_damaged(shard: Shard) -> bool:
         path = folder / shard.file

@@ -8,7 +8,7 @@ little context, so the figure is a slight over-estimate, the same for every mode
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from wren.batch import IGNORE, Batch
 from wren.data.loader import TokenStream
 from wren.data.sources import Source, open_sources
-from wren.errors import DataError
+from wren.errors import ConfigError, DataError
 from wren.generate import load_run
 from wren.loss import token_losses
 from wren.model import LM
@@ -60,13 +60,20 @@ def _text_bytes(targets_BT: Tensor, sizes_V: Tensor) -> Tensor:
     return torch.where(targets_BT == IGNORE, 0, sizes_V[targets_BT.clamp(min=0)])
 
 
-def evaluate_texts(run: Path | str, paths: Sequence[str], text_key: str, precision: Precision) -> dict[str, Any]:
+def evaluate_texts(
+    run: Path | str,
+    paths: Sequence[str],
+    text_key: str,
+    precision: Precision,
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
     """Bits per byte of a run's model on files: {"bits_per_byte", "loss", ..., "texts": [{"name", ...}]}.
 
     Each named path is one text: its documents end to end, in windows of the length the model was trained on.
+    say: is told of checkpoints that are damaged.
     """
-    loaded = load_run(run, precision.device)
-    context_len = Run(run).config()["train"]["context_len"]
+    loaded = load_run(run, precision.device, say)
+    context_len = _context_len(Run(run))
     token_bytes_V = loaded.tokenizer.token_bytes()
     rows = []
     for source in open_sources(paths, text_key=text_key):
@@ -82,6 +89,13 @@ def evaluate_texts(run: Path | str, paths: Sequence[str], text_key: str, precisi
         "step": loaded.step,
         "texts": rows,
     }
+
+
+def _context_len(run: Run) -> int:
+    try:
+        return int(run.config()["train"]["context_len"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{run.config_path} lacks train.context_len; restore it.") from error
 
 
 def _tokens(source: Source, tokenizer: Tokenizer) -> np.ndarray:

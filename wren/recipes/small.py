@@ -30,7 +30,7 @@ def recipe(
             vocab_size=vocab_size,
             dim=dim,
             depth=depth,
-            mixers=(attention.Config(num_heads=max(1, dim // head_dim), head_dim=head_dim, qk_norm=True),),
+            mixers=(attention.Config(num_heads=max(1, dim // max(1, head_dim)), head_dim=head_dim, qk_norm=True),),
             mlp=relu2.Config(),
             zero_outputs=True,
         ),
