@@ -49,7 +49,7 @@ def quickstart(
     """
     from wren import units
 
-    run = run or _new_run("quickstart" if corpus == "stories" else f"quickstart-{Path(corpus).stem}", seed)
+    run = run or _another_run("quickstart" if corpus == "stories" else f"quickstart-{Path(corpus).stem}", seed)
     seconds, size = units.seconds(time_ or "2m"), units.count(vocab_size, "vocabulary size")
     if dry_run:
         print(f"Would train on {corpus} for {units.duration(seconds)} with {size:,} tokens into {run}.")
@@ -137,7 +137,7 @@ def train(
         seconds=units.seconds(time_) if time_ else None,
     )
     config = build(recipe, vocab_size=Manifest.load(data).vocab_size, settings=settings)
-    run = run or Path("runs") / f"{time.strftime('%Y-%m-%d')}-{recipe}-{config.seed}"
+    run = run or _new_run(recipe, config.seed)
     if dry_run:
         print(training.describe(config, data, _run(run), budget, device))
         return 0
@@ -433,9 +433,16 @@ def _run(path: Path) -> Any:
 
 
 def _new_run(name: str, seed: int) -> Path:
-    """A run directory of today that is not complete yet: one that was interrupted goes on, else a new one."""
-    base = Path("runs") / f"{time.strftime('%Y-%m-%d')}-{name}-{seed}"
-    path, number = base, 2
+    """The newest run of that name that is not complete, so that the same command resumes; else a new one of today."""
+    found = sorted(Path("runs").glob(f"????-??-??-{name}-{seed}"))
+    unfinished = [path for path in found if not (path / "result.json").exists()]
+    return unfinished[-1] if unfinished else Path("runs") / f"{time.strftime('%Y-%m-%d')}-{name}-{seed}"
+
+
+def _another_run(name: str, seed: int) -> Path:
+    """As _new_run, but beside a complete one of today."""
+    base = path = _new_run(name, seed)
+    number = 2
     while (path / "result.json").exists():
         path, number = base.with_name(f"{base.name}-{number}"), number + 1
     return path

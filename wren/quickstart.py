@@ -26,6 +26,7 @@ from wren.tokenizer import Tokenizer
 
 _STORY_BYTES = {"cpu": 12_000_000}  # as much as is read in a few minutes; an accelerator reads more
 _STORY_BYTES_ELSEWHERE, _STORY_VAL_BYTES = 60_000_000, 200_000
+_VAL_TOKENS = 200_000  # all of them are read before and after training
 _LZMA_BYTES = 16_000_000  # of training text that lzma reads before: ten seconds
 _PROMPTS = {
     "stories": ["One morning", "Once there was", "It was raining"],
@@ -70,6 +71,7 @@ def quickstart(
         vocab_size=vocab_size,
         val_sources=open_sources([str(text.val)]) if text.val else (),
         val_fraction=0.02,
+        val_tokens=_VAL_TOKENS,
     )
     split = manifest.splits["train"]
     say(
