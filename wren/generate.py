@@ -9,7 +9,7 @@ B batch, T time, V vocabulary.
 import codecs
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -170,22 +170,23 @@ def stream_text(
     """
     tokenizer = loaded.tokenizer
     tokens = [tokenizer.document_id, *tokenizer.encode(prompt)]
-    seeded = Sampling(**{**vars(sampling), "seed": _row_seed(sampling.seed, row)})
+    seeded = replace(sampling, seed=_row_seed(sampling.seed, row))
     stop_ids = frozenset(tokenizer.special.values())
     steps = generate(loaded.model, [tokens], seeded, precision, stop_ids=stop_ids, vocab_size=tokenizer.vocab_size)
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     yield from until_stop((decoder.decode(tokenizer.decode_bytes([int(step[0])])) for step in steps), stop)
 
 
-def sample_texts(loaded: Loaded, prompts: Sequence[str], precision: Precision, max_tokens: int) -> list[str]:
-    """One text for each prompt, prompt included, with the default sampling; shorter where learned positions end."""
+def sample_texts(loaded: Loaded, prompts: Sequence[str], precision: Precision, sampling: Sampling) -> list[str]:
+    """One text for each prompt, prompt included; shorter where learned positions end."""
     texts, positions = [], loaded.model.config.learned_positions
     for row, prompt in enumerate(prompts):
-        room = max_tokens
+        room = sampling.max_tokens
         if positions is not None:  # the document's start takes one of them
-            room = min(max_tokens, positions - 1 - len(loaded.tokenizer.encode(prompt)))
-        pieces = stream_text(loaded, prompt, Sampling(max_tokens=room), precision, row=row) if room > 0 else []
-        texts.append(prompt + "".join(pieces))
+            room = min(room, positions - 1 - len(loaded.tokenizer.encode(prompt)))
+        if room > 0:
+            prompt += "".join(stream_text(loaded, prompt, replace(sampling, max_tokens=room), precision, row=row))
+        texts.append(prompt)
     return texts
 
 

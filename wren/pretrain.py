@@ -19,7 +19,7 @@ from wren.data.loader import TokenLoader, TokenStream
 from wren.data.shards import Manifest, open_shards
 from wren.errors import ConfigError, DataError, TokenizerError
 from wren.evals.bits_per_byte import bits_per_byte
-from wren.generate import Loaded, sample_texts
+from wren.generate import Loaded, Sampling, sample_texts
 from wren.loss import cross_entropy
 from wren.model import LM
 from wren.optim.optimizer import Optimizer
@@ -146,7 +146,9 @@ def _train(parts: Parts, run: Run, names: Sequence[str], prompts: Sequence[str],
         return _validation_row(parts)
 
     def sample(step: int) -> dict[str, Any]:
-        texts = sample_texts(Loaded(parts.model, parts.tokenizer, step), prompts, parts.precision, 80)
+        texts = sample_texts(
+            Loaded(parts.model, parts.tokenizer, step), prompts, parts.precision, Sampling(max_tokens=80)
+        )
         run.write_sample(step, texts)
         return {"sample": texts[0]}
 

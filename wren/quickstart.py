@@ -16,7 +16,7 @@ from wren.data.shards import open_shards
 from wren.data.sources import open_sources
 from wren.errors import DataError
 from wren.files import atomic_writer
-from wren.generate import load_run, sample_texts
+from wren.generate import Sampling, load_run, sample_texts
 from wren.precision import choose_device, choose_precision
 from wren.pretrain import Budget, pretrain
 from wren.recipes import build as build_recipe
@@ -26,10 +26,11 @@ from wren.tokenizer import Tokenizer
 
 _STORY_BYTES = {"cpu": 12_000_000}  # as much as is read in a few minutes; an accelerator reads more
 _STORY_BYTES_ELSEWHERE, _STORY_VAL_BYTES = 60_000_000, 200_000
+_TEMPERATURE = 0.6  # of the samples: little models wander at 1
 _VAL_TOKENS = 200_000  # all of them are read before and after training
 _LZMA_BYTES = 16_000_000  # of training text that lzma reads before: ten seconds
 _PROMPTS = {
-    "stories": ["One morning", "Once there was", "It was raining"],
+    "stories": ["One morning,", "Once there was", "At the foot of a mountain"],
     "shakespeare": ["HAMLET:\n", "FIRST LORD:\n"],
 }
 
@@ -140,7 +141,7 @@ def _lzma_bytes(text: bytes) -> int:
 def _finish(run: Run, text: Corpus, result: dict[str, Any], device: str, say: Callable[[str], None]) -> None:
     precision = choose_precision(choose_device(device))
     loaded = load_run(run.path, precision.device)
-    samples = sample_texts(loaded, text.prompts, precision, 200)
+    samples = sample_texts(loaded, text.prompts, precision, Sampling(max_tokens=300, temperature=_TEMPERATURE))
     run.write_sample(loaded.step, samples)
     notes = {
         "corpus": text.label,
@@ -151,14 +152,14 @@ def _finish(run: Run, text: Corpus, result: dict[str, Any], device: str, say: Ca
     }
     report = write_report(run, result, notes)
     for number, sample in enumerate(samples, 1):
-        say(f"--- sample {number} ---\n{sample.strip()}\n")
+        say(f"--- sample {number}, temperature {_TEMPERATURE} ---\n{sample.strip()}\n")
     say("Bits per byte on the held-out text (lower is better):")
     say(f"  before training   {result['before']:.3f}")
     say(f"  after training    {result['bits_per_byte']:.3f}")
     say(f"  lzma -9e          {result['lzma']:.3f}")
     say(f"  lzma -9e, having read training text: {result['lzma_after_training_text']:.3f}")
     say(f"\nReport: {report}\nCurve:  {run.path / 'loss.png'}\n\nNext:")
-    say(f'  wren sample --run {run.path} --prompt "{text.prompts[0].strip()}" -n 3')
+    say(f'  wren sample --run {run.path} --prompt "{text.prompts[0].strip()}" --temperature 0.6 -n 3')
     say("  wren quickstart --corpus YOUR_FILE.txt        (or --corpus shakespeare)")
     say(
         "  wren data --source YOUR_FOLDER --out data/mine && wren train --recipe llama --data data/mine --run runs/mine"

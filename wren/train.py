@@ -5,6 +5,8 @@ never having stopped. One step is in step.py, what a checkpoint holds in resume.
 """
 
 import copy
+import itertools
+import statistics
 import time
 from collections.abc import Callable, Set
 from dataclasses import dataclass
@@ -194,10 +196,10 @@ def measure_step_seconds(
     loss: Loss,
     config: TrainConfig,
     precision: Precision,
-    warmup: int = 3,
+    warmup: int = 5,
     steps: int = 10,
 ) -> float:
-    """Seconds of one training step on average, after `warmup` steps that are not counted (compilation, caches).
+    """Seconds of one training step (the median), after `warmup` steps that are not counted (compilation, caches).
 
     Model, optimizer, batches and torch's generators are as before afterwards. Their values wait in main memory, since
     a second model might not fit into the device's. Raises ConfigError when not even one row fits.
@@ -213,10 +215,11 @@ def measure_step_seconds(
         with kept_rng(precision.device):
             for _ in range(warmup):
                 trial(1e-6)
-            start = _now(precision.device)
+            times = [_now(precision.device)]
             for _ in range(steps):
                 trial(1e-6)
-            return (_now(precision.device) - start) / steps
+                times.append(_now(precision.device))
+            return statistics.median(after - before for before, after in itertools.pairwise(times))
     finally:
         optimizer.zero_grad()
         optimizer.set_factor(1.0)
