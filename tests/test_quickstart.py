@@ -47,7 +47,7 @@ def test_the_whole_path(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "lzma" in page
     assert (run / "loss.png").stat().st_size > 1000
-    assert "--- sample 1 ---" in said
+    assert "--- sample 1, temperature" in said
 
 
 def test_lzma_needs_about_a_byte_for_a_random_byte_and_nothing_for_a_repeat():

@@ -145,6 +145,8 @@ def _train(parts: Parts, run: Run, names: Sequence[str], prompts: Sequence[str],
     def evaluate(step: int) -> dict[str, Any]:
         return _validation_row(parts)
 
+    sampling = Sampling(max_tokens=80)
+
     def sample(step: int) -> dict[str, Any]:
         texts = sample_texts(
             Loaded(parts.model, parts.tokenizer, step), prompts, parts.precision, Sampling(max_tokens=80)
