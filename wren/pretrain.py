@@ -148,9 +148,7 @@ def _train(parts: Parts, run: Run, names: Sequence[str], prompts: Sequence[str],
     sampling = Sampling(max_tokens=80)
 
     def sample(step: int) -> dict[str, Any]:
-        texts = sample_texts(
-            Loaded(parts.model, parts.tokenizer, step), prompts, parts.precision, Sampling(max_tokens=80)
-        )
+        texts = sample_texts(Loaded(parts.model, parts.tokenizer, step), prompts, parts.precision, sampling)
         run.write_sample(step, texts)
         return {"sample": texts[0]}
 
