@@ -265,6 +265,7 @@ MISTAKES = {
         "less than one batch",
     ),
     "two budgets": (["train", "--data", "{data}", "--steps", "3", "--time", "1m"], "exclude each other"),
+    "json into a folder": (["train", "--data", "{data}", "--json", "{tmp}"], "cannot be a file"),
     "no time": (["train", "--data", "{data}", "--time", "soon"], "is not a time"),
     "no steps": (["train", "--data", "{data}", "--steps", "0"], "train.steps is 0"),
     "endless tokens": (["train", "--data", "{data}", "--tokens", "1e400"], "is not a number of tokens"),

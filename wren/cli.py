@@ -49,6 +49,7 @@ def quickstart(
     """
     from wren import units
 
+    _check_json(json_)
     run = run or _another_run("quickstart" if corpus == "stories" else f"quickstart-{Path(corpus).stem}", seed)
     seconds, size = units.seconds(time_ or "2m"), units.count(vocab_size, "vocabulary size")
     if dry_run:
@@ -120,6 +121,7 @@ def train(
     from wren.data.shards import Manifest
     from wren.recipes import build
 
+    _check_json(json_)
     flags = {
         "train.dtype": dtype,
         "train.compile": str(compile),
@@ -275,6 +277,7 @@ def data(
     from wren.files import read_json
     from wren.tokenizer import Tokenizer
 
+    _check_json(json_)
     if bool(source) == bool(mix):
         raise ConfigError("Give either --source PATH... or --mix PATH:WEIGHT,...; exactly one of them.")
     pairs = parse_mix(mix) if mix else [(path, 1.0) for path in source]
@@ -446,6 +449,12 @@ def _another_run(name: str, seed: int) -> Path:
     while (path / "result.json").exists():
         path, number = base.with_name(f"{base.name}-{number}"), number + 1
     return path
+
+
+def _check_json(path: Path | None) -> None:
+    """Refuses before hours of work what could not be written after them."""
+    if path is not None and (path.is_dir() or path.parent.is_file()):
+        raise ConfigError(f"--json {path} cannot be a file there; name a file in a folder.")
 
 
 def _write(path: Path | None, result: dict[str, Any]) -> int:

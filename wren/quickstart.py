@@ -73,6 +73,7 @@ def quickstart(
         val_sources=open_sources([str(text.val)]) if text.val else (),
         val_fraction=0.02,
         val_tokens=_VAL_TOKENS,
+        fresh=not run.exists(),  # until training began, a corrected corpus may take the place of the first
     )
     split = manifest.splits["train"]
     say(

@@ -1,7 +1,8 @@
 """Acts in the world and tells it in the same breath: every told event has passed the world's rules.
 
 A Teller also knows how to reach a goal: to be at a place, or to have a thing, it plans backwards through what stands
-in the way (a lock, a key, an owner who wants something first) and tells each step.
+in the way (a lock, a key, an owner who wants something first) and tells each step. The file is long because acting,
+planning and telling share one state: what the reader has been told.
 """
 
 from collections.abc import Sequence

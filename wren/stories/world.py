@@ -1,5 +1,7 @@
 """The little world: who is where, who holds what, and the rules that refuse what cannot happen.
 
+The file is long so that the table of event kinds and the rule of each kind stand together.
+
 A world is nothing but the replay of its events: it starts empty, and `World.do` checks an event against the state,
 raises `Impossible` if the rule of its kind forbids it, else applies it and appends it to `World.events`.
 
