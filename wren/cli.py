@@ -29,7 +29,7 @@ Time = Annotated[str | None, arg(name="time", help="How long to train, such as 9
 @app.command
 def quickstart(
     corpus: str = "stories",
-    time_: Time = "2m",
+    time_: Time = "3m30s",
     run: Path | None = None,
     vocab_size: str = "2048",
     seed: int = 0,
@@ -51,7 +51,7 @@ def quickstart(
 
     _check_json(json_)
     run = run or _another_run("quickstart" if corpus == "stories" else f"quickstart-{Path(corpus).stem}", seed)
-    seconds, size = units.seconds(time_ or "2m"), units.count(vocab_size, "vocabulary size")
+    seconds, size = units.seconds(time_ or "3m30s"), units.count(vocab_size, "vocabulary size")
     if dry_run:
         print(f"Would train on {corpus} for {units.duration(seconds)} with {size:,} tokens into {run}.")
         return 0

@@ -24,11 +24,11 @@ from wren.report import write_report
 from wren.run import Run
 from wren.tokenizer import Tokenizer
 
-_STORY_BYTES = {"cpu": 12_000_000}  # as much as is read in a few minutes; an accelerator reads more
+_STORY_BYTES = {"cpu": 18_000_000}  # as much as is read in a few minutes; an accelerator reads more
 _STORY_BYTES_ELSEWHERE, _STORY_VAL_BYTES = 60_000_000, 200_000
 _TEMPERATURE = 0.6  # of the samples: little models wander at 1
 _VAL_TOKENS = 200_000  # all of them are read before and after training
-_LZMA_BYTES = 16_000_000  # of training text that lzma reads before: ten seconds
+_LZMA_BYTES = 20_000_000  # of training text that lzma reads before: ten seconds
 _PROMPTS = {
     "stories": ["One morning,", "Once there was", "At the foot of a mountain"],
     "shakespeare": ["HAMLET:\n", "FIRST LORD:\n"],
@@ -49,7 +49,7 @@ def quickstart(
     run_path: Path,
     *,
     corpus: str = "stories",
-    seconds: float = 120.0,
+    seconds: float = 210.0,
     vocab_size: int = 2048,
     seed: int = 0,
     settings: tuple[str, ...] = (),
