@@ -242,6 +242,15 @@ def test_a_damaged_newest_checkpoint_is_told(run: Path, tmp_path: Path, capsys: 
     assert "every one is damaged. Train it" in capsys.readouterr().err
 
 
+def test_a_sink_that_is_not_installed_leaves_no_run(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "wandb", None)  # as if it were not there
+    assert main(train_arguments(data, tmp_path / "never", "--sinks", "wandb")) == 2
+    assert "wandb is not installed" in capsys.readouterr().err
+    assert not (tmp_path / "never").exists()
+
+
 def test_dry_run_writes_nothing(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     assert main(train_arguments(data, tmp_path / "never", "--dry-run")) == 0
     assert "Would train" in capsys.readouterr().out

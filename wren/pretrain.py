@@ -29,7 +29,7 @@ from wren.progress import TrainingProgress
 from wren.recipes import RunConfig
 from wren.report import write_report
 from wren.run import Run, peak_memory_bytes
-from wren.sinks import open_sinks
+from wren.sinks import find_sinks, open_sinks
 from wren.tokenizer import Tokenizer
 from wren.train import measure_step_seconds, train
 
@@ -81,6 +81,7 @@ def pretrain(
     wanted = _with_data(config, data, manifest, budget)
     stored = _stored(run, wanted)
     parts = build(stored or wanted, data, manifest, device)
+    find_sinks(sinks)  # what is missing is said before a folder is made
     with run.lock():
         if stored is None:
             parts = dataclasses.replace(parts, config=_with_steps(parts, budget, say))

@@ -25,15 +25,17 @@ class Sink(Protocol):
         ...
 
 
-def open_sinks(names: Sequence[str], run: Run, config: dict[str, Any]) -> list[Sink]:
-    """The named sinks, opened for `run`; config: JSON values shown beside it.
-
-    Raises ConfigError for an unknown name and when the package is not installed, before any sink is opened.
-    """
+def find_sinks(names: Sequence[str]) -> list[ModuleType]:
+    """The sinks' packages; raises ConfigError for an unknown name and for a package that is not installed."""
     for name in names:
         if name not in _SINKS:
             raise ConfigError(unknown_key("Sink", name, _SINKS))
-    modules = [_module(name, _SINKS[name][0]) for name in names]
+    return [_module(name, _SINKS[name][0]) for name in names]
+
+
+def open_sinks(names: Sequence[str], run: Run, config: dict[str, Any]) -> list[Sink]:
+    """The named sinks, opened for `run`; config: JSON values shown beside it. Raises what find_sinks raises."""
+    modules = find_sinks(names)
     return [_SINKS[name][1](module, run, config) for name, module in zip(names, modules, strict=True)]
 
 
