@@ -19,9 +19,11 @@ checkpoint plot sinks
 batch
 stories
 tokenizer
+probe
 data probes
 ops
 mixer
+cache
 mixers mlps
 model
 loss
@@ -45,7 +47,7 @@ cli
 __main__
 """
 LEVELS = {room: level for level, line in enumerate(ORDER.split("\n")) for room in line.split()}
-STRANGERS = ("mixers", "mlps")  # rooms whose files do not know each other
+STRANGERS = ("mixers", "mlps", "probes")  # rooms whose files do not know each other
 WITHOUT_TORCH = ("errors", "files", "units", "config", "stories", "tokenizer", "data", "tasks", "games")
 TORCH_ALLOWED = {"wren.data.loader"}
 

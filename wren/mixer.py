@@ -60,7 +60,7 @@ class Context(NamedTuple):
         different documents never see each other; None = one document. Not together with a state: a state
         remembers one document a row.
     valid_B: int64, tokens past it are padding: they advance no state, and their output means nothing; None = all.
-    values_BTD: what the block adds to the mixer's values (as wide as those, see the mixer), or None.
+    values_BTD: what the block adds to the mixer's values, mixer.values_dim wide, or None.
     state: None in training. It is advanced by the call.
     """
 
@@ -76,7 +76,10 @@ class Mixer(nn.Module, ABC):
     """A causal sequence mixer. Its file holds its frozen Config with `.build(dim)`, its State and itself.
 
     The linear layer that ends it is named `out`: the model scales such layers down by depth.
+    values_dim: width of the context's values_BTD that the mixer adds to its values, 0 = it takes none.
     """
+
+    values_dim: int
 
     @abstractmethod
     def forward(self, x_BTD: Tensor, context: Context) -> Tensor: ...

@@ -137,6 +137,7 @@ class Attention(Mixer):
         self.config = config
         self.num_kv_heads = config.num_kv_heads or config.num_heads
         self.head_dim = config.head_dim or dim // config.num_heads
+        self.values_dim = self.num_kv_heads * self.head_dim
         self.q = nn.Linear(dim, config.num_heads * self.head_dim, bias=config.bias)
         self.k = nn.Linear(dim, self.num_kv_heads * self.head_dim, bias=config.bias)
         self.v = nn.Linear(dim, self.num_kv_heads * self.head_dim, bias=config.bias)

@@ -90,6 +90,7 @@ class GatedDeltaNet(Mixer):
         self.value_dim = config.value_head_dim or self.key_dim
         self.num_value_heads = config.num_value_heads or config.num_heads
         self.widths = [config.num_heads * self.key_dim] * 2 + [self.num_value_heads * self.value_dim]
+        self.values_dim = self.widths[2]
         self.q, self.k, self.v = (nn.Linear(dim, width, bias=False) for width in self.widths)
         self.gate = nn.Linear(dim, self.widths[2], bias=False)
         self.beta = nn.Linear(dim, self.num_value_heads, bias=False)
