@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 ORDER = """
 errors
 files units interrupt
-config exits
+config exits flags
 run
 checkpoint plot sinks
 batch

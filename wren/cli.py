@@ -4,7 +4,6 @@ Exit codes: 0 done, 2 a mistake that the printed sentence names, 130 Ctrl-C, 143
 inside the verbs, so that `--help` answers at once. The file is long because every flag carries its line of help.
 """
 
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -15,15 +14,13 @@ from tyro.conf import arg
 from tyro.extras import SubcommandApp
 
 from wren.errors import ConfigError
+from wren.flags import Device, Json, Settings, Time, check_json, write
+from wren.lab.commands import probe
 
 app = SubcommandApp()
 tokenizer_app = SubcommandApp()
 app.command(tokenizer_app, name="tokenizer", help="Train, compare and look at tokenizers.")
-
-Device = Annotated[str, arg(help="auto, cpu, cuda, cuda:1 or mps.")]
-Json = Annotated[Path | None, arg(name="json", help="Write the result here for a program to read.")]
-Settings = Annotated[tuple[str, ...], arg(name="set", help="KEY=VALUE ...: dials and keys: depth=6 optimizer.lr=1e-3.")]
-Time = Annotated[str | None, arg(name="time", help="How long to train, such as 90s, 10m or 1h30m.")]
+app.command(probe)
 
 
 @app.command
@@ -49,7 +46,7 @@ def quickstart(
     """
     from wren import units
 
-    _check_json(json_)
+    check_json(json_)
     run = run or _another_run("quickstart" if corpus == "stories" else f"quickstart-{Path(corpus).stem}", seed)
     seconds, size = units.seconds(time_ or "3m30s"), units.count(vocab_size, "vocabulary size")
     if dry_run:
@@ -57,7 +54,7 @@ def quickstart(
         return 0
     from wren import quickstart as quick
 
-    return _write(
+    return write(
         json_,
         quick.quickstart(run, corpus=corpus, seconds=seconds, vocab_size=size, seed=seed, settings=set_, device=device),
     )
@@ -70,7 +67,7 @@ def doctor(json_: Json = None) -> int:
 
     lines = examination.examine()
     examination.show(lines)
-    return _write(json_, examination.as_json(lines))
+    return write(json_, examination.as_json(lines))
 
 
 @app.command
@@ -121,7 +118,7 @@ def train(
     from wren.data.shards import Manifest
     from wren.recipes import build
 
-    _check_json(json_)
+    check_json(json_)
     flags = {
         "train.dtype": dtype,
         "train.compile": str(compile),
@@ -145,7 +142,7 @@ def train(
         return 0
     result = training.pretrain(config, data, _run(run), budget, device=device, sinks=sinks, prompts=prompts)
     print(f"{result['bits_per_byte']:.4f} bits per byte on {result['split']}; report: {run / 'report.html'}")
-    return _write(json_, result)
+    return write(json_, result)
 
 
 @app.command
@@ -197,7 +194,7 @@ def sample(
             pieces.append(piece)
         print()
         samples.append(prompt + "".join(pieces))
-    return _write(json_, {"step": loaded.step, "samples": samples})
+    return write(json_, {"step": loaded.step, "samples": samples})
 
 
 @app.command(name="eval")
@@ -226,7 +223,7 @@ def evaluate(
         print(f"{row['bits_per_byte']:.4f} bits per byte  {row['name']}  ({row['bytes']:,} bytes)")
     if len(result["texts"]) > 1:
         print(f"{result['bits_per_byte']:.4f} bits per byte  all together")
-    return _write(json_, result)
+    return write(json_, result)
 
 
 @app.command
@@ -277,7 +274,7 @@ def data(
     from wren.files import read_json
     from wren.tokenizer import Tokenizer
 
-    _check_json(json_)
+    check_json(json_)
     if bool(source) == bool(mix):
         raise ConfigError("Give either --source PATH... or --mix PATH:WEIGHT,...; exactly one of them.")
     pairs = parse_mix(mix) if mix else [(path, 1.0) for path in source]
@@ -305,7 +302,7 @@ def data(
             say=display.say,
         )
     print(summary(manifest, out))
-    return _write(json_, read_json(out / MANIFEST))
+    return write(json_, read_json(out / MANIFEST))
 
 
 @tokenizer_app.command(name="train")
@@ -339,7 +336,7 @@ def tokenizer_train(
     print(f"{out}: {trained.vocab_size:,} entries, trained in {units.duration(seconds)}.")
     if trained.num_unused:
         print(f"The text gave only {trained.num_merges:,} merges, so {trained.num_unused:,} entries are unused.")
-    return _write(json_, {"vocab_size": trained.vocab_size, "fingerprint": trained.fingerprint(), "seconds": seconds})
+    return write(json_, {"vocab_size": trained.vocab_size, "fingerprint": trained.fingerprint(), "seconds": seconds})
 
 
 @tokenizer_app.command(name="compare")
@@ -385,7 +382,7 @@ def tokenizer_compare(
     if plot is not None:
         compare.plot(rows, plot)
         print(f"Drawn into {plot}.")
-    return _write(json_, {"sizes": compare.to_json(rows)})
+    return write(json_, {"sizes": compare.to_json(rows)})
 
 
 @tokenizer_app.command(name="show")
@@ -449,20 +446,6 @@ def _another_run(name: str, seed: int) -> Path:
     while (path / "result.json").exists():
         path, number = base.with_name(f"{base.name}-{number}"), number + 1
     return path
-
-
-def _check_json(path: Path | None) -> None:
-    """Refuses before hours of work what could not be written after them."""
-    if path is not None and (path.is_dir() or path.parent.is_file()):
-        raise ConfigError(f"--json {path} cannot be a file there; name a file in a folder.")
-
-
-def _write(path: Path | None, result: dict[str, Any]) -> int:
-    if path is not None:
-        from wren.files import write_json
-
-        write_json(path, json.loads(json.dumps(result, default=str)))
-    return 0
 
 
 if __name__ == "__main__":

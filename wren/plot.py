@@ -1,4 +1,4 @@
-"""loss.png: the training loss and the validation bits per byte of a run."""
+"""Pictures: loss.png, the training loss and the validation bits per byte of a run; and what all pictures share."""
 
 import math
 from pathlib import Path
@@ -20,11 +20,9 @@ def loss_plot(run: Run) -> Path:
     steps, losses = _points(rows, "train", "loss")
     if not steps:
         raise DataError(f"{run.metrics_path} holds no training step yet; train first.")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # here: importing matplotlib takes a second
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # here: importing matplotlib takes a second
 
     figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.plot(steps, losses, color="tab:blue", alpha=0.25, linewidth=0.8)
     mean = RunningMean(_SMOOTHING)
@@ -41,10 +39,25 @@ def loss_plot(run: Run) -> Path:
         right.set_ylabel("bits per byte")
     axes.legend(handles=lines, loc="upper right")
     axes.set_title(f"{run.path.name}, {steps[-1]:,} steps")
-    path = run.path / "loss.png"
+    return save_figure(figure, run.path / "loss.png")
+
+
+def save_figure(figure: Any, path: Path) -> Path:
+    """Writes a matplotlib figure as a PNG, whole or not at all; returns its path."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure)
     with atomic_writer(path) as file:
         figure.savefig(file, format="png")
     return path
+
+
+def colours(count: int) -> list[Any]:
+    """So many colours that can be told apart: ten strong ones, then their pale sisters."""
+    from matplotlib import colormaps
+
+    strong = [*colormaps["tab10"].colors, *colormaps["tab20"].colors[1::2]]
+    return [strong[i % len(strong)] for i in range(count)]
 
 
 class RunningMean:

@@ -73,12 +73,14 @@ def train(
     evaluate: Callback | None = None,
     sample: Callback | None = None,
     watch: Callable[[Progress, Row], None] = lambda progress, row: None,
+    until: Callable[[Progress], bool] = lambda progress: False,
     say: Callable[[str], None] = print,
 ) -> Progress:
     """Trains until config.steps, going on from the newest good checkpoint of `run` if there is one.
 
     loss: gives the weighted sum over a batch. evaluate, sample: called with the step, their result joins the metrics;
-    what they draw from torch's generators is put back. watch: sees every row of metrics. Raises Interrupted,
+    what they draw from torch's generators is put back. watch: sees every row of metrics. until: asked before every
+    step, True ends the training early; the same call with another answer goes on from there. Raises Interrupted,
     DivergedError, CheckpointError (of another model or other data), ConfigError (no memory for one row), DiskError
     (the last checkpoint could not be written).
     """
@@ -92,7 +94,7 @@ def train(
     with Signals() as signals:
         if progress.step:  # the run may have been killed between saving and evaluating
             keeper.call_back(signals, done)
-        while progress.step < config.steps:
+        while progress.step < config.steps and not until(progress):
             keeper.record(step(schedule.factor(progress.step, config.steps)))
             if progress.bad_in_a_row >= config.max_bad_steps:
                 raise DivergedError(
@@ -104,6 +106,8 @@ def train(
             if signals.number is not None:
                 raise Interrupted(progress.step, signals.number)
             keeper.call_back(signals)
+        if keeper.saved_step != progress.step:  # ended early
+            keeper.save(final=True)
         if signals.number is not None:  # it came between the last step's end and here
             raise Interrupted(progress.step, signals.number)
     return progress

@@ -1,0 +1,1 @@
+"""The lab: probes and comparisons of architectures, with tuning effort, seeds and error bars."""

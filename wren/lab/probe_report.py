@@ -1,0 +1,143 @@
+"""What a sweep of probes found: a table mixers x probes, and accuracy against length and against state bytes."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from wren import units
+from wren.files import write_json, write_text
+from wren.plot import colours, save_figure
+
+Result = dict[str, Any]
+
+
+def write(results: Sequence[Result], out: Path) -> dict[str, Any]:
+    """Writes probes.json, table.md and the two pictures into `out`; returns what --json holds."""
+    summary = {"rows": [_row(result) for result in results]}
+    write_json(out / "probes.json", {**summary, "results": list(results)})
+    write_text(out / "table.md", markdown(results))
+    length_plot(results, out / "accuracy_length.png")
+    state_plot(results, out / "accuracy_state.png")
+    return summary
+
+
+def _row(result: Result) -> dict[str, Any]:
+    keys = ("probe", "size", "accuracy", "chance", "state_bytes", "params", "dim", "lr", "steps", "seconds", "tests")
+    return {"name": f"{result['probe']}/{result['mixer']}", "mixer": result["mixer"], **{k: result[k] for k in keys}}
+
+
+def _arms(results: Sequence[Result]) -> list[tuple[str, int | None]]:
+    """(mixer, width) of every line of the table; the width is None where every probe chose its own."""
+    swept = any(
+        len({r["dim"] for r in results if (r["probe"], r["mixer"]) == (x["probe"], x["mixer"])}) > 1 for x in results
+    )
+    return list(dict.fromkeys((r["mixer"], r["dim"] if swept else None) for r in results))
+
+
+def _cells(results: Sequence[Result]) -> tuple[list[str], list[tuple[str, list[str], str, str]]]:
+    """Probes, and for every arm its name, its cells, its state bytes and its parameters."""
+    probes = list(dict.fromkeys(r["probe"] for r in results))
+    lines = []
+    for mixer, dim in _arms(results):
+        own = {r["probe"]: r for r in results if r["mixer"] == mixer and dim in (None, r["dim"])}
+        cells = [_cell(own[probe]) if probe in own else "" for probe in probes]
+        name = mixer if dim is None else f"{mixer} @{dim}"
+        state = _range([r["state_bytes"] for r in own.values()], units.size)
+        lines.append((name, cells, state, _range([r["params"] for r in own.values()], units.short)))
+    return probes, lines
+
+
+def _cell(result: Result) -> str:
+    """The headline accuracy in percent, with its range over seeds; ~ marks what is no better than guessing."""
+    scores = result["tests"][0]["accuracy"]
+    mean = 100 * result["accuracy"]
+    spread = f" ±{100 * (max(scores) - min(scores)) / 2:.1f}" if len(scores) > 1 else ""
+    guess = " ~" if result["accuracy"] < result["chance"] + 0.05 else ""
+    return f"{mean:.1f}{spread}{guess}"
+
+
+def _range(values: list[float], show: Any) -> str:
+    low, high = show(min(values)), show(max(values))
+    return low if low == high else f"{low} to {high}"
+
+
+def table(results: Sequence[Result]) -> Table:
+    """For the terminal: accuracy in percent of the headline test."""
+    probes, lines = _cells(results)
+    drawn = Table(title="accuracy in %, best learning rate; ~ = no better than guessing", caption=_chances(results))
+    drawn.add_column("mixer")
+    for probe in probes:
+        drawn.add_column(probe, justify="right")
+    drawn.add_column("state", justify="right")
+    drawn.add_column("parameters", justify="right")
+    for name, cells, state, params in lines:
+        drawn.add_row(name, *cells, state, params)
+    return drawn
+
+
+def _chances(results: Sequence[Result]) -> str:
+    chances = {r["probe"]: r["chance"] for r in results}
+    return "guessing: " + ", ".join(f"{probe} {100 * chance:.1f}" for probe, chance in chances.items())
+
+
+def markdown(results: Sequence[Result]) -> str:
+    """The table, how each cell was reached, and where each setting is from."""
+    probes, lines = _cells(results)
+    head = ["mixer", *probes, "state", "parameters"]
+    text = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    text += [f"| {' | '.join([name, *cells, state, params])} |" for name, cells, state, params in lines]
+    text += ["", f"Accuracy in % of the headline test at the best learning rate; {_chances(results)}.", ""]
+    text += ["| probe | mixer | test | length | accuracy | state | lr | steps | seconds |", f"|{'---|' * 9}"]
+    for r in results:
+        for test in r["tests"]:
+            scores = ", ".join(f"{100 * score:.1f}" for score in test["accuracy"])
+            edge = " (edge)" if r["lr_at_edge"] else ""
+            where = f"| {r['probe']} | {r['mixer']} | {test['name']} | {test['length']} | {scores} "
+            text.append(
+                f"{where}| {units.size(test['state_bytes'])} | {r['lr']:g}{edge} | {r['steps']} | {r['seconds']:.0f} |"
+            )
+    says = {r["probe"]: r["setting"]["says"] for r in results}
+    text += ["", *(f"- {probe}: {said}" for probe, said in says.items() if said), ""]
+    return "\n".join(text)
+
+
+def length_plot(results: Sequence[Result], path: Path) -> None:
+    """Accuracy against the length of the row: a panel a probe, a line a mixer."""
+    _panels(results, path, "tokens in a row", lambda r: [(t["length"], _mean(t)) for t in r["tests"]])
+
+
+def state_plot(results: Sequence[Result], path: Path) -> None:
+    """Headline accuracy against what the mixer remembers of a row: a panel a probe, a line a mixer over widths."""
+    _panels(results, path, "state bytes per sequence", lambda r: [(r["state_bytes"], r["accuracy"])])
+
+
+def _mean(test: dict[str, Any]) -> float:
+    return sum(test["accuracy"]) / len(test["accuracy"])
+
+
+def _panels(results: Sequence[Result], path: Path, x_label: str, points: Any) -> None:
+    from matplotlib.figure import Figure
+
+    probes = list(dict.fromkeys(r["probe"] for r in results))
+    names = list(dict.fromkeys(r["mixer"] for r in results))
+    columns = min(3, len(probes))
+    rows = math.ceil(len(probes) / columns)
+    figure = Figure(figsize=(4.2 * columns, 3.2 * rows + 0.25 * len(names)), dpi=120, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axis, probe in zip(axes, probes, strict=False):
+        own = [r for r in results if r["probe"] == probe]
+        for name, colour in zip(names, colours(len(names)), strict=True):
+            found = sorted(point for r in own if r["mixer"] == name for point in points(r))
+            if found:
+                axis.plot(*zip(*found, strict=True), marker="o", markersize=4, color=colour, label=name)
+        axis.axhline(own[0]["chance"], color="0.6", linewidth=0.8, linestyle=":")
+        axis.set(title=probe, xlabel=x_label, ylim=(-0.03, 1.03), xscale="log")
+        axis.set_ylabel("accuracy")
+    for axis in axes[len(probes) :]:
+        axis.axis("off")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(2, len(names)), frameon=False)
+    save_figure(figure, path)
