@@ -1,15 +1,19 @@
-"""Forward and backward of the mixers beside `transformers`' own of the same shape: same weights' sizes, dtype, one run.
+"""Forward and backward of every mixer beside attention, and beside `transformers`' own of it, in one run.
 
-    python bench/mixers.py [--lengths 256,1024] [--batch 16] [--dim 256] [--dtype bf16|fp32] [--json FILE]
+    python bench/mixers.py [--mixers all] [--lengths 512,2048,8192] [--tokens 8192] [--dim 256] [--dtype bf16|fp32]
 
-The two take turns, and each repeat gives a ratio of two neighbouring times, so that a busy machine slows both. The
-batch shrinks as the rows grow: every length trains on batch x 256 tokens.
+All take turns, and each repeat gives ratios of neighbouring times, so that a busy machine slows them alike. A batch
+holds --tokens tokens (one row at least). Peak memory is of one forward and backward in a process of its own. Files of
+wren/mixers are found by themselves; bench/peers.py knows which of them have a peer.
 """
 
 import argparse
+import contextlib
 import logging
 import os
 import statistics
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -17,81 +21,34 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peers import LONGEST, PEERS
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from wren import mixers, units
 from wren.files import write_json
 from wren.mixer import Context
-from wren.mixers import attention, gated_delta_net
-from wren.ops.gated_delta_rule import chunked_gated_delta_rule
-from wren.ops.norm import l2_normalised
 
-HEADS = 4
 OUT = Path(__file__).parent / "out" / "mixers.json"
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+BASELINE = "attention"
 Run = Callable[[], None]
 
 
-def attention_pair(x_BTD: Tensor, window: int | None = None) -> tuple[Run, Run]:
-    """Ours and LlamaAttention over torch's scaled_dot_product_attention; transformers gives a window as a mask."""
-    from transformers import LlamaConfig
-    from transformers.models.llama.modeling_llama import LlamaAttention, LlamaRotaryEmbedding
-
-    T, D = x_BTD.shape[1:]
-    config = LlamaConfig(hidden_size=D, num_attention_heads=HEADS, num_key_value_heads=HEADS)
-    config._attn_implementation = "sdpa"
-    theirs, rotary = LlamaAttention(config, layer_idx=0), LlamaRotaryEmbedding(config)
-    ours = attention.Config(num_heads=HEADS, window=window).build(D)
-    places_1T = torch.arange(T)[None]
-    seen = None
-    if window is not None:
-        seen = torch.ones(T, T, dtype=torch.bool).tril().triu(1 - window)[None, None]
-    return (
-        _step(lambda: ours(x_BTD, Context()), ours, x_BTD),
-        _step(lambda: theirs(x_BTD, rotary(x_BTD, places_1T), seen)[0], theirs, x_BTD),
-    )
+def ours(name: str, arguments: argparse.Namespace, x_BTD: Tensor) -> Run:
+    torch.manual_seed(0)
+    mixer = mixers.read(name, num_heads=arguments.heads).build(arguments.dim).to(x_BTD.device)
+    return _step(lambda: mixer(x_BTD, Context()), mixer, x_BTD)
 
 
-def gated_delta_net_pair(x_BTD: Tensor) -> tuple[Run, Run]:
-    """Ours and the PyTorch path of Qwen3NextGatedDeltaNet."""
-    from transformers.models.qwen3_next.configuration_qwen3_next import Qwen3NextConfig
-    from transformers.models.qwen3_next.modeling_qwen3_next import Qwen3NextGatedDeltaNet
-
-    D = x_BTD.shape[-1]
-    config = Qwen3NextConfig(
-        hidden_size=D,
-        linear_num_key_heads=HEADS,
-        linear_num_value_heads=HEADS,
-        linear_key_head_dim=D // HEADS,
-        linear_value_head_dim=D // HEADS,
-        num_hidden_layers=1,
-        layer_types=["linear_attention"],
-    )
-    theirs = Qwen3NextGatedDeltaNet(config, layer_idx=0)
-    ours = gated_delta_net.Config(num_heads=HEADS).build(D)
-    return _step(lambda: ours(x_BTD, Context()), ours, x_BTD), _step(lambda: theirs(x_BTD), theirs, x_BTD)
-
-
-def gated_delta_rule_pair(x_BTD: Tensor) -> tuple[Run, Run]:
-    """The rule alone: our chunked form and torch_chunk_gated_delta_rule, both with unit queries and keys."""
-    from transformers.models.qwen3_next.modeling_qwen3_next import torch_chunk_gated_delta_rule
-
-    generator = torch.Generator().manual_seed(0)
-    B, T, D = x_BTD.shape
-    q, k, v = (torch.randn(B, T, HEADS, D // HEADS, generator=generator).requires_grad_() for _ in range(3))
-    log_decay = (-torch.rand(B, T, HEADS, generator=generator)).requires_grad_()
-    beta = torch.rand(B, T, HEADS, generator=generator).requires_grad_()
-
-    def ours() -> None:
-        o_BTHV, _ = chunked_gated_delta_rule(l2_normalised(q), l2_normalised(k), v, log_decay, beta)
-        o_BTHV.sum().backward()
-
-    def theirs() -> None:
-        o_BTHV, _ = torch_chunk_gated_delta_rule(q, k, v, g=log_decay, beta=beta, use_qk_l2norm_in_kernel=True)
-        o_BTHV.sum().backward()
-
-    return ours, theirs
+def theirs(name: str, arguments: argparse.Namespace, x_BTD: Tensor) -> Run | None:
+    if name not in PEERS:
+        return None
+    torch.manual_seed(0)
+    module, call = PEERS[name](arguments.dim, arguments.heads)
+    module.to(x_BTD.device)
+    return _step(lambda: call(x_BTD), module, x_BTD)
 
 
 def _step(forward: Callable[[], Tensor], module: nn.Module, x_BTD: Tensor) -> Run:
@@ -99,74 +56,170 @@ def _step(forward: Callable[[], Tensor], module: nn.Module, x_BTD: Tensor) -> Ru
         module.zero_grad(set_to_none=True)
         x_BTD.grad = None
         forward().float().square().mean().backward()
+        if x_BTD.device.type == "cuda":
+            torch.cuda.synchronize()
 
     return run
 
 
-PAIRS: dict[str, Callable[[Tensor], tuple[Run, Run]]] = {
-    "attention": attention_pair,
-    "attention, window 128": lambda x_BTD: attention_pair(x_BTD, 128),
-    "gated_delta_net": gated_delta_net_pair,
-    "gated delta rule alone, fp32": gated_delta_rule_pair,
-}
+def inputs(arguments: argparse.Namespace, length: int) -> Tensor:
+    batch = max(1, arguments.tokens // length)
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(batch, length, arguments.dim, generator=generator).to(arguments.device).requires_grad_()
 
 
-def compare(pair: tuple[Run, Run], num_tokens: int, seconds: float) -> dict[str, Any]:
-    """Tokens per second of both and the median of their ratios over repeats of at least `seconds` in all."""
-    for run in pair:
+def autocast(arguments: argparse.Namespace) -> Any:
+    if arguments.dtype == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(arguments.device, DTYPES[arguments.dtype])
+
+
+def turns(runs: dict[str, Run], seconds: float) -> dict[str, list[float]]:
+    """Seconds of every repeat; the runs take turns, at least three times and for `seconds` a run."""
+    for run in runs.values():
         run()
-    ratios, times = [], ([], [])
-    end = time.perf_counter() + seconds
-    while len(ratios) < 5 or time.perf_counter() < end:
-        for run, taken in zip(pair, times, strict=True):
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    end = time.perf_counter() + seconds * len(runs)
+    while len(next(iter(times.values()))) < 3 or time.perf_counter() < end:
+        for name, run in runs.items():
             start = time.perf_counter()
             run()
-            taken.append(time.perf_counter() - start)
-        ratios.append(times[1][-1] / times[0][-1])
-    return {
-        "tokens_per_second": num_tokens / statistics.median(times[0]),
-        "transformers_tokens_per_second": num_tokens / statistics.median(times[1]),
-        "ratio": statistics.median(ratios),
-        "repeats": len(ratios),
-    }
+            times[name].append(time.perf_counter() - start)
+    return times
 
 
-def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def _ratio(slower: list[float], faster: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(slower, faster, strict=True))
+
+
+def measure(names: list[str], arguments: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
-    for length in (int(text) for text in arguments.lengths.split(",")):
-        batch = max(1, arguments.batch * 256 // length)
-        for name, pair in PAIRS.items():
-            torch.manual_seed(0)
-            x_BTD = torch.randn(batch, length, arguments.dim).requires_grad_()
-            with torch.autocast("cpu", DTYPES[arguments.dtype], enabled=arguments.dtype != "fp32"):
-                result = compare(pair(x_BTD), batch * length, arguments.seconds)
-            rows.append({"name": name, "length": length, "batch": batch, **result})
+    for length in arguments.lengths:
+        x_BTD = inputs(arguments, length)
+        for name in names:
+            runs = {"ours": ours(name, arguments, x_BTD), "attention": ours(BASELINE, arguments, x_BTD)}
+            peer = theirs(name, arguments, x_BTD) if length <= LONGEST.get(name, arguments.peer_length) else None
+            if peer is not None:
+                runs["peer"] = peer
+            with autocast(arguments):
+                times = turns(runs, arguments.seconds)
+            row = {
+                "name": name,
+                "length": length,
+                "batch": len(x_BTD),
+                "tokens_per_second": x_BTD[..., 0].numel() / statistics.median(times["ours"]),
+                "against_attention": _ratio(times["attention"], times["ours"]),
+                "against_peer": _ratio(times["peer"], times["ours"]) if peer is not None else None,
+                "peak_memory_bytes": peak_memory(name, length, arguments) if arguments.memory else None,
+                "repeats": len(times["ours"]),
+            }
+            rows.append(row)
+            print(_line(row), flush=True)
     return rows
+
+
+def _line(row: dict[str, Any]) -> str:
+    peer = "" if row["against_peer"] is None else f"  {row['against_peer']:.2f}x transformers"
+    memory = "" if row["peak_memory_bytes"] is None else f"  {units.size(row['peak_memory_bytes'])}"
+    speed = f"{row['tokens_per_second']:>10,.0f} tokens/s  {row['against_attention']:.2f}x attention"
+    return f"{row['length']:>6}  {row['name']:<44} {speed}{peer}{memory}"
+
+
+def peak_memory(name: str, length: int, arguments: argparse.Namespace) -> int | None:
+    """Bytes that one forward and backward adds at its peak, measured in a fresh process; None where that fails."""
+    command = [sys.executable, __file__, "--memory-of", name, "--lengths", str(length)]
+    for key in ("tokens", "dim", "heads", "dtype", "device"):
+        command += [f"--{key}", str(getattr(arguments, key))]
+    # big blocks straight from the system and back to it, so that the process's size is what is in use
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    return int(done.stdout) if done.returncode == 0 else None
+
+
+def memory_of(arguments: argparse.Namespace) -> int:
+    """What the child process prints: peak minus what was there before."""
+    run = ours(arguments.memory_of, arguments, inputs(arguments, arguments.lengths[0]))
+    with autocast(arguments):
+        warm_up = inputs(arguments, 64)[:1].detach().requires_grad_()
+        ours(arguments.memory_of, arguments, warm_up)()
+        if arguments.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            run()
+            return torch.cuda.max_memory_allocated() - before
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        before = _status("VmRSS")
+        run()
+        return _status("VmHWM") - before
+
+
+def _status(key: str) -> int:
+    text = Path("/proc/self/status").read_text()
+    return int(next(line for line in text.splitlines() if line.startswith(key + ":")).split()[1]) * 1024
+
+
+def crossovers(rows: list[dict[str, Any]]) -> dict[str, int | None]:
+    """The shortest measured length from which on a mixer is faster than attention; None = at none."""
+    found: dict[str, int | None] = {}
+    for name in dict.fromkeys(row["name"] for row in rows if row["name"] != BASELINE):
+        faster = {row["length"]: row["against_attention"] > 1 for row in rows if row["name"] == name}
+        lengths = sorted(faster)
+        good = [a for i, a in enumerate(lengths) if all(faster[b] for b in lengths[i:])]
+        found[name] = good[0] if good else None
+    return found
+
+
+def show(rows: list[dict[str, Any]], arguments: argparse.Namespace, console: Console) -> None:
+    threads = torch.get_num_threads()
+    table = Table(title=f"forward + backward, {arguments.dtype}, width {arguments.dim}, {threads} threads")
+    for heading in ("mixer", "length", "tokens/s", "x attention", "x transformers", "peak memory"):
+        table.add_column(heading, justify="left" if heading == "mixer" else "right")
+    for name in dict.fromkeys(row["name"] for row in rows):
+        for row in (row for row in rows if row["name"] == name):
+            peer, memory = row["against_peer"], row["peak_memory_bytes"]
+            table.add_row(
+                name,
+                str(row["length"]),
+                f"{row['tokens_per_second']:,.0f}",
+                f"{row['against_attention']:.2f}",
+                "" if peer is None else f"{peer:.2f}",
+                "" if memory is None else units.size(memory),
+            )
+    console.print(table)
+    for name, length in crossovers(rows).items():
+        found = "at none of these lengths" if length is None else f"from {length} tokens on"
+        console.print(f"{name} is faster than attention {found}", highlight=False)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lengths", default="256,1024", help="tokens in a row, comma-separated")
-    parser.add_argument("--batch", type=int, default=16, help="rows at 256 tokens; longer rows are fewer")
-    parser.add_argument("--dim", type=int, default=256, help="model width, over 4 heads")
-    parser.add_argument("--dtype", choices=sorted(DTYPES), default="bf16", help="bf16 = autocast")
-    parser.add_argument("--seconds", type=float, default=5.0, help="time for each row of the table")
+    parser.add_argument("--mixers", default="all", help="comma-separated, with settings if wanted; all = every file")
+    parser.add_argument("--lengths", default="512,2048,8192", help="tokens in a row, comma-separated")
+    parser.add_argument("--tokens", type=int, default=8192, help="tokens in a batch; longer rows are fewer")
+    parser.add_argument("--dim", type=int, default=256, help="model width")
+    parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--dtype", choices=sorted(DTYPES), default="bf16", help="autocast; fp32 = none")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--seconds", type=float, default=2.0, help="time for each of the runs that take turns")
+    parser.add_argument("--peer-length", type=int, default=8192, help="the longest row that peers are run at")
+    parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help="measure peak memory too")
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, default=OUT, help="where to write the numbers")
     arguments = parser.parse_args()
+    arguments.lengths = [int(text) for text in arguments.lengths.split(",")]
+    if arguments.memory_of:
+        print(memory_of(arguments))
+        return
     logging.getLogger("transformers").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="transformers")
-    rows = measure(arguments)
-    table = Table(
-        title=f"forward + backward, {arguments.dtype}, width {arguments.dim}, {torch.get_num_threads()} threads"
-    )
-    for heading in ("mixer", "length", "batch", "wren tokens/s", "transformers tokens/s", "ratio"):
-        table.add_column(heading, justify="left" if heading == "mixer" else "right")
-    for row in rows:
-        speeds = (f"{row[key]:,.0f}" for key in ("tokens_per_second", "transformers_tokens_per_second"))
-        table.add_row(row["name"], str(row["length"]), str(row["batch"]), *speeds, f"{row['ratio']:.2f}")
-    Console().print(table)
-    setting = {"dtype": arguments.dtype, "dim": arguments.dim, "threads": torch.get_num_threads()}
-    write_json(arguments.json, {"torch": torch.__version__, "cores": os.cpu_count(), **setting, "rows": rows})
+    known = [*mixers.names(), *(name for name in PEERS if name not in mixers.names())]
+    names = known if arguments.mixers == "all" else arguments.mixers.split(",")
+    console = Console()
+    rows = measure(names, arguments)
+    show(rows, arguments, console)
+    setting = {key: getattr(arguments, key) for key in ("dtype", "dim", "heads", "tokens", "device")}
+    machine = {"torch": torch.__version__, "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    write_json(arguments.json, {**machine, **setting, "rows": rows, "crossovers": crossovers(rows)})
 
 
 if __name__ == "__main__":

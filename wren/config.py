@@ -92,6 +92,8 @@ def _read(hint: Any, value: Any, where: str) -> Any:
             raise ConfigError(unknown_key(f"{where} value", str(value), [str(a) for a in arguments]))
         return value
     is_protocol = getattr(hint, "_is_protocol", False)
+    if origin is dict:
+        return _read_dict(arguments[1], value, where)
     if origin is not tuple and not is_protocol and not dataclasses.is_dataclass(hint):
         return _read_scalar(hint, value, where)
     if isinstance(value, str) and value[:1] in ("[", "{"):
@@ -120,6 +122,12 @@ def _read_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any
     if len(inner) != len(value):
         raise ConfigError(f"{where} must hold {len(inner)} values, not {len(value)}.")
     return tuple(_read(h, v, f"{where}.{i}") for i, (h, v) in enumerate(zip(inner, value, strict=True)))
+
+
+def _read_dict(hint: Any, value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where} must be an object with keys, not {value!r}.")
+    return {str(key): _read(hint, item, f"{where}.{key}") for key, item in value.items()}
 
 
 def _none(arguments: tuple[Any, ...], where: str) -> None:

@@ -49,7 +49,7 @@ def probe(
     check_json(json_)
     if seeds < 1:
         raise ConfigError(f"--seeds is {seeds}; it must be at least 1.")
-    widths = [_number(int, text, "width") for text in listed(dims, "widths")] if dims is not None else []
+    widths = [int(_number(int, text, "width")) for text in listed(dims, "widths")] if dims is not None else []
     rates = [_number(float, text, "learning rate") for text in listed(lrs, "learning rates")] if lrs is not None else []
     cells = probe_sweep.plan(listed(mixers, "mixers"), listed(probes, "probes"), size, out, widths, steps)
     if dry_run:

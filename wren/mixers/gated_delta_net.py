@@ -15,14 +15,10 @@ from torch import Tensor, nn
 
 from wren.errors import ConfigError
 from wren.mixer import Context, Mixer, State, advance, check_tail, own_state, valid_mask, without_padding
-from wren.ops.gated_delta_rule import (
-    chunked_gated_delta_rule,
-    kernel_fits,
-    kernel_gated_delta_rule,
-    naive_gated_delta_rule,
-)
+from wren.ops.decay import initial_A_log, inverse_softplus_of_times, log_decay
+from wren.ops.gated_delta_rule import chunked_flops_per_token, gated_delta_rule, widened
 from wren.ops.norm import l2_normalised, rms_norm
-from wren.ops.short_convolution import next_tail, short_convolution
+from wren.ops.short_convolution.parts import convolve_parts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +91,8 @@ class GatedDeltaNet(Mixer):
         self.gate = nn.Linear(dim, self.widths[2], bias=False)
         self.beta = nn.Linear(dim, self.num_value_heads, bias=False)
         self.decay = nn.Linear(dim, self.num_value_heads, bias=False)
-        self.A_log = nn.Parameter(torch.empty(self.num_value_heads).uniform_(1e-3, 16.0).log())
-        self.dt_bias = nn.Parameter(_inverse_softplus_of_times(self.num_value_heads))
+        self.A_log = nn.Parameter(initial_A_log(self.num_value_heads))
+        self.dt_bias = nn.Parameter(inverse_softplus_of_times(self.num_value_heads))
         self.conv = None
         if config.conv_size is not None:
             bound = config.conv_size**-0.5
@@ -112,9 +108,19 @@ class GatedDeltaNet(Mixer):
         x_BTD = without_padding(x_BTD, context.valid_B)
         q_BTHK, k_BTHK, v_BTHV = self._queries_keys_values(x_BTD, context, state)
         log_decay_BTH, beta_BTH = self._gates(x_BTD, context.valid_B)
-        inputs = (q_BTHK, k_BTHK, v_BTHV, log_decay_BTH, beta_BTH)
-        o_BTHV = self._recur(inputs, context.documents_BT, state)
+        o_BTHV, last_BHKV = gated_delta_rule(
+            q_BTHK,
+            k_BTHK,
+            v_BTHV,
+            log_decay_BTH,
+            beta_BTH,
+            memory_BHKV=None if state is None else state.memory_BHKV,
+            documents_BT=context.documents_BT,
+            chunk_size=self.config.chunk_size,
+        )
         if state is not None:
+            if last_BHKV is not None:
+                state.memory_BHKV = last_BHKV
             state.lengths_B = advance(state.lengths_B, x_BTD.shape[1], context.valid_B)
         gate_BTE = F.silu(self.gate(x_BTD))
         normed_BTHV = rms_norm(o_BTHV, self.norm, self.config.norm_eps)
@@ -128,58 +134,29 @@ class GatedDeltaNet(Mixer):
         if context.values_BTD is not None:
             v = v + context.values_BTD.to(v.dtype)
         if self.conv is not None:
-            q, k, v = self._convolved([q, k, v], self.conv, context, state)
+            tail_BUC = None if state is None else state.tail_BUC
+            (q, k, v), tail_BUC = convolve_parts(
+                [q, k, v], self.conv, tail_BUA=tail_BUC, documents_BT=context.documents_BT, valid_B=context.valid_B
+            )
+            if state is not None and tail_BUC is not None:
+                state.tail_BUC = tail_BUC
         q, k, v = F.silu(q), F.silu(k), F.silu(v)
         shared = self.num_value_heads // self.config.num_heads
-        units = [l2_normalised(_wide(y).unflatten(-1, (-1, self.key_dim))) for y in (q, k)]
+        units = [l2_normalised(widened(y).unflatten(-1, (-1, self.key_dim))) for y in (q, k)]
         if shared > 1:
             units = [y.repeat_interleave(shared, dim=2) for y in units]
         return units[0], units[1], v.unflatten(-1, (-1, self.value_dim))
 
-    def _convolved(
-        self, parts: list[Tensor], weight_CW: Tensor, context: Context, state: GatedDeltaNetState | None
-    ) -> list[Tensor]:
-        weights, width = weight_CW.split(self.widths), weight_CW.shape[1]
-        tails = [None] * 3 if state is None else state.tail_BUC.split(self.widths, dim=-1)
-        convolved = [
-            short_convolution(part, weight, tail_BUC=tail, documents_BT=context.documents_BT)
-            for part, weight, tail in zip(parts, weights, tails, strict=True)
-        ]
-        if state is not None:
-            state.tail_BUC = next_tail(torch.cat(parts, dim=-1), width, state.tail_BUC, context.valid_B)
-        return convolved
-
     def _gates(self, x_BTD: Tensor, valid_B: Tensor | None) -> tuple[Tensor, Tensor]:
         """Log decay and beta, (B, T, H) in fp32: the decay multiplies up over thousands of tokens."""
-        beta_BTH = _wide(self.beta(x_BTD)).sigmoid()
+        beta_BTH = widened(self.beta(x_BTD)).sigmoid()
         if self.config.negative_eigenvalues:
             beta_BTH = 2 * beta_BTH
-        log_decay_BTH = -self.A_log.exp() * F.softplus(_wide(self.decay(x_BTD)) + self.dt_bias)
+        log_decay_BTH = log_decay(self.decay(x_BTD), self.A_log, self.dt_bias)
         valid_BT = valid_mask(valid_B, x_BTD.shape[1])
         if valid_BT is None:
             return log_decay_BTH, beta_BTH
         return log_decay_BTH * valid_BT[:, :, None], beta_BTH * valid_BT[:, :, None]
-
-    def _recur(
-        self, inputs: tuple[Tensor, ...], documents_BT: Tensor | None, state: GatedDeltaNetState | None
-    ) -> Tensor:
-        """Runs the rule by the form that fits, and carries the memory on."""
-        q, k, v, log_decay, beta = inputs
-        memory = None if state is None else state.memory_BHKV
-        if v.shape[1] == 1:
-            o_BTHV, last = naive_gated_delta_rule(q, k, v, log_decay, beta, memory_BHKV=memory)
-        elif kernel_fits(v, memory, documents_BT):
-            o_BTHV, last = kernel_gated_delta_rule(
-                q, k, v, log_decay, beta, memory_BHKV=memory, documents_BT=documents_BT
-            )
-        else:
-            size = self.config.chunk_size
-            o_BTHV, last = chunked_gated_delta_rule(
-                q, k, v, log_decay, beta, memory_BHKV=memory, documents_BT=documents_BT, chunk_size=size
-            )
-        if state is not None and last is not None:
-            state.memory_BHKV = last
-        return o_BTHV
 
     def _tail_shape(self) -> tuple[int, int]:
         return ((self.config.conv_size or 1) - 1, sum(self.widths))
@@ -196,24 +173,12 @@ class GatedDeltaNet(Mixer):
         )
 
     def flops_per_token(self, context_len: int) -> float:
-        """As counted for a whole row: chunks of C tokens, the last one padded."""
-        C, K, V = min(self.config.chunk_size, context_len), self.key_dim, self.value_dim
-        padded = math.ceil(context_len / C) * C / context_len
+        """As counted for a whole row."""
         layers = (self.q, self.k, self.v, self.gate, self.beta, self.decay, self.out)
         projections = sum(2 * layer.weight.numel() for layer in layers)
         convolution = 0 if self.conv is None else 2 * self.conv.numel()
-        rule = 4 * C * K + 2 * C * V + C * V + 6 * K * V  # pairs, reading them, the triangular solve, the memory
-        return projections + convolution + padded * self.num_value_heads * rule
+        rule = chunked_flops_per_token(context_len, self.config.chunk_size, self.key_dim, self.value_dim)
+        return projections + convolution + self.num_value_heads * rule
 
     def state_bytes(self, context_len: int) -> int:
         return 4 * self.num_value_heads * self.key_dim * self.value_dim + 2 * math.prod(self._tail_shape())
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _inverse_softplus_of_times(count: int) -> Tensor:
-    """softplus of it is log-uniform in [0.001, 0.1], the time steps that Mamba-2 begins with (2405.21060)."""
-    times = torch.empty(count).uniform_(math.log(1e-3), math.log(1e-1)).exp()
-    return times + torch.log(-torch.expm1(-times))

@@ -8,7 +8,10 @@ a unit-triangular system in U (after the UT form of 2406.06484, with the decay o
 Solving once the memory is known, not beforehand, saves K of K + V right-hand sides, and one chunk at a time stays in
 a CPU's cache.
 
-B batch, T time, H heads, C chunk size, K key width, V value width.
+With n steps a token the system is over the n C steps of a chunk, each with its token's s and D; between the steps of
+one token nothing decays. Tokens read, steps do not: O costs C rows of queries, not n C.
+
+B batch, T time, H heads, N tokens x steps, C chunk size, S steps of a chunk (n C), K key width, V value width.
 """
 
 import torch
@@ -20,59 +23,88 @@ from wren.ops.gated_delta_rule.naive import widened
 
 def chunked_gated_delta_rule(
     q_BTHK: Tensor,
-    k_BTHK: Tensor,
-    v_BTHV: Tensor,
-    log_decay_BTH: Tensor,
-    beta_BTH: Tensor,
+    k_BNHK: Tensor,
+    v_BNHV: Tensor,
+    log_decay_BTH: Tensor | None,
+    beta_BNH: Tensor,
     *,
     memory_BHKV: Tensor | None = None,
     documents_BT: Tensor | None = None,
     chunk_size: int = 64,
 ) -> tuple[Tensor, Tensor]:
-    """As naive_gated_delta_rule, for any length; what a backward pass keeps grows by T x (C + K + V) per head."""
+    """As naive_gated_delta_rule, for any length; chunk_size counts tokens.
+
+    What a backward pass keeps grows by N x (S + K + V) per head.
+    """
     B, T, H, K = q_BTHK.shape
     C = min(chunk_size, T)
-    inputs = [_chunks(widened(x), C) for x in (q_BTHK, k_BTHK, v_BTHV, log_decay_BTH, beta_BTH)]
-    begins = [None] * len(inputs[0]) if documents_BT is None else _chunks(_begins(documents_BT)[:, :, None], C)
-    memory = v_BTHV.new_zeros(B, H, K, v_BTHV.shape[-1]) if memory_BHKV is None else memory_BHKV
-    memory = memory.to(inputs[2][0].dtype)
+    S = C * (k_BNHK.shape[1] // T)
+    pieces = [_chunks(widened(x), size) for x, size in ((q_BTHK, C), (k_BNHK, S), (v_BNHV, S), (beta_BNH, S))]
+    count = len(pieces[0])
+    decays = [None] * count if log_decay_BTH is None else _chunks(widened(log_decay_BTH), C)
+    begins = [None] * count if documents_BT is None else _chunks(_begins(documents_BT)[:, :, None], C)
+    memory = v_BNHV.new_zeros(B, H, K, v_BNHV.shape[-1]) if memory_BHKV is None else memory_BHKV
+    memory = memory.to(pieces[2][0].dtype)
     outputs = []
     with torch.autocast(q_BTHK.device.type, enabled=False):
-        for q, k, v, log_decay, beta, begin in zip(*inputs, begins, strict=True):
-            o_BHCV, memory = _chunk(memory, q, k, v, log_decay, beta[..., None], begin)
+        for q, k, v, beta, log_decay, begin in zip(*pieces, decays, begins, strict=True):
+            pairs, from_start = _visible(q, begin) if log_decay is None else _decay(log_decay, begin)
+            o_BHCV, memory = _chunk(memory, q, k, v, beta[..., None], pairs, from_start)
             outputs.append(o_BHCV)
     return torch.cat(outputs, dim=2)[:, :, :T].transpose(1, 2) * K**-0.5, memory
 
 
 def _chunk(
-    memory_BHKV: Tensor, q: Tensor, k: Tensor, v: Tensor, log_decay_BHC: Tensor, beta: Tensor, begin: Tensor | None
+    memory_BHKV: Tensor, q: Tensor, k: Tensor, v: Tensor, beta: Tensor, pairs_BHCC: Tensor, from_start_BHC1: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Outputs (B, H, C, V) of one chunk and the memory after it."""
-    pairs_BHCC, from_start = _decay(log_decay_BHC, begin)
-    k_BHKC = k.mT
-    system_BHCC = (k @ k_BHKC) * (pairs_BHCC * beta)  # its diagonal is taken for 1, what is above it for 0
-    missing_BHCV = beta * (v - from_start * (k @ memory_BHKV))
-    written_BHCV = torch.linalg.solve_triangular(system_BHCC, missing_BHCV, upper=False, unitriangular=True)
-    o_BHCV = from_start * (q @ memory_BHKV) + ((q @ k_BHKC) * pairs_BHCC) @ written_BHCV
-    to_end_BHC1 = pairs_BHCC[..., -1, :, None]
-    return o_BHCV, memory_BHKV * from_start[..., -1:, :] + k_BHKC @ (to_end_BHC1 * written_BHCV)
+    """Outputs (B, H, C, V) of one chunk and the memory after it; k, v and beta are of its S steps."""
+    num_steps = k.shape[2] // q.shape[2]
+    read_BHCS = _each_step(pairs_BHCC, num_steps, -1)
+    pairs_BHSS, from_start_BHS1 = (_each_step(x, num_steps, -2) for x in (read_BHCS, from_start_BHC1))
+    k_BHKS = k.mT
+    system_BHSS = (k @ k_BHKS) * (pairs_BHSS * beta)  # its diagonal is taken for 1, what is above it for 0
+    missing_BHSV = beta * (v - from_start_BHS1 * (k @ memory_BHKV))
+    written_BHSV = torch.linalg.solve_triangular(system_BHSS, missing_BHSV, upper=False, unitriangular=True)
+    o_BHCV = from_start_BHC1 * (q @ memory_BHKV) + ((q @ k_BHKS) * read_BHCS) @ written_BHSV
+    to_end_BHS1 = read_BHCS[..., -1, :, None]
+    return o_BHCV, memory_BHKV * from_start_BHC1[..., -1:, :] + k_BHKS @ (to_end_BHS1 * written_BHSV)
+
+
+def _each_step(x: Tensor, num_steps: int, dim: int) -> Tensor:
+    """What holds for a token, once for each of its steps."""
+    return x if num_steps == 1 else x.repeat_interleave(num_steps, dim=dim)
 
 
 def _decay(log_decay_BHC: Tensor, begin_B1C: Tensor | None) -> tuple[Tensor, Tensor]:
     """What is left at token i of what token j wrote (B, H, C, C), and of the memory before the chunk (B, H, C, 1)."""
-    C = log_decay_BHC.shape[-1]
-    seen = torch.ones(C, C, dtype=torch.bool, device=log_decay_BHC.device).tril()
-    if begin_B1C is None:
+    seen, document_B1C = _seen(log_decay_BHC, begin_B1C)
+    if document_B1C is None:
         total_BHC = log_decay_BHC.cumsum(-1)
         from_start_BHC = total_BHC.exp()
     else:  # each document's own sum, so that not even rounding lets one feel another
-        document_B1C = begin_B1C.cumsum(-1)
-        seen = seen & (document_B1C[..., :, None] == document_B1C[..., None, :])
         total_BHC = (seen[:, 0].to(log_decay_BHC.dtype) @ log_decay_BHC.mT).mT
         from_start_BHC = total_BHC.exp() * (document_B1C == 0)
     # masked before exp: where i < j the differences are positive and may overflow
     pairs_BHCC = (total_BHC[..., :, None] - total_BHC[..., None, :]).masked_fill(~seen, -torch.inf).exp()
     return pairs_BHCC, from_start_BHC[..., None]
+
+
+def _visible(q_BHCK: Tensor, begin_B1C: Tensor | None) -> tuple[Tensor, Tensor]:
+    """As _decay where nothing decays: 1 or 0, the same for all heads, and for all rows without documents."""
+    seen, document_B1C = _seen(q_BHCK[..., 0], begin_B1C)
+    if document_B1C is None:
+        return seen[None, None].to(q_BHCK.dtype), q_BHCK.new_ones(1, 1, len(seen), 1)
+    return seen.to(q_BHCK.dtype), (document_B1C == 0)[..., None].to(q_BHCK.dtype)
+
+
+def _seen(x_BHC: Tensor, begin_B1C: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """True where j <= i is in the document of i: (C, C), or (B, 1, C, C) with each token's document in the chunk."""
+    C = x_BHC.shape[-1]
+    seen = torch.ones(C, C, dtype=torch.bool, device=x_BHC.device).tril()
+    if begin_B1C is None:
+        return seen, None
+    document_B1C = begin_B1C.cumsum(-1)
+    return seen & (document_B1C[..., :, None] == document_B1C[..., None, :]), document_B1C
 
 
 def _begins(documents_BT: Tensor) -> Tensor:

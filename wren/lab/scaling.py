@@ -1,0 +1,110 @@
+"""Scaling laws: loss = floor + a x^-b against time, FLOPs or parameters, and what one arm saves against another.
+
+The form is that of 2001.08361 and 2203.15556. Two parameters (floor 0) are fitted from three sizes on, the floor too
+from four on; intervals come from drawing the paired seeds anew (a bootstrap over seeds).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+LEAST_SIZES = 3
+_SIZES_FOR_FLOOR = 4
+_DRAWS = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Law:
+    """loss(x) = floor + exp(log_a) x^-b."""
+
+    floor: float
+    log_a: float
+    b: float
+
+    def loss(self, x: float) -> float:
+        return self.floor + math.exp(self.log_a - self.b * math.log(x))
+
+    def x_at(self, loss: float) -> float:
+        """Where the law reaches a loss; inf if never."""
+        if loss <= self.floor or self.b <= 0:
+            return math.inf
+        return math.exp(min(700.0, (self.log_a - math.log(loss - self.floor)) / self.b))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saving:
+    """How many times less of x an arm needs than the baseline for the baseline's loss at its largest size.
+
+    low, high: 95 % of the draws lie between; None with one seed. extrapolated: the arm's own x for that loss lies
+    outside what was measured.
+    """
+
+    factor: float
+    low: float | None
+    high: float | None
+    loss: float
+    extrapolated: bool
+
+
+Points = Mapping[float, Sequence[float]]  # x -> the losses of its paired seeds, in one order for all arms
+
+
+def fit(xs: Sequence[float], losses: Sequence[float]) -> Law:
+    """Least squares in the logarithm of the loss above the floor; raises ValueError for fewer than 3 sizes."""
+    if len(set(xs)) < LEAST_SIZES:
+        raise ValueError(f"{len(set(xs))} sizes do not show a law; it takes {LEAST_SIZES}")
+    log_x, y = np.log(np.asarray(xs, dtype=float)), np.asarray(losses, dtype=float)
+    floors = [0.0]
+    if len(set(xs)) >= _SIZES_FOR_FLOOR:
+        floors = list(np.linspace(0.0, 0.98 * float(y.min()), 99))
+    laws = []
+    for floor in floors:
+        slope, offset = np.polyfit(log_x, np.log(y - floor), 1)
+        predicted = floor + np.exp(offset + slope * log_x)
+        error = float(np.square(np.log(predicted) - np.log(y)).sum())
+        laws.append((error, Law(floor=float(floor), log_a=float(offset), b=float(-slope))))
+    return min(laws, key=lambda pair: pair[0])[1]
+
+
+def fit_points(points: Points, seeds: np.ndarray | None = None) -> Law:
+    """The law of the mean loss at every x; seeds: which of the paired seeds, with repeats, None = each once."""
+    means = [float(np.mean(np.asarray(losses)[seeds] if seeds is not None else losses)) for losses in points.values()]
+    return fit(list(points), means)
+
+
+def exponent_interval(points: Points, rng: np.random.Generator) -> tuple[Law, float | None, float | None]:
+    """The law, and between which exponents b 95 % of the draws lie (None with one seed)."""
+    law = fit_points(points)
+    low, high = _bounds([fit_points(points, draw).b for draw in _draws(points, rng)])
+    return law, low, high
+
+
+def saving(arm: Points, baseline: Points, rng: np.random.Generator) -> Saving:
+    """What `arm` saves of x at the loss that the baseline's law gives at its largest measured x."""
+
+    def factor(seeds: np.ndarray | None) -> tuple[float, float, float]:
+        theirs, ours = fit_points(baseline, seeds), fit_points(arm, seeds)
+        top = max(baseline)
+        loss = theirs.loss(top)
+        needed = ours.x_at(loss)
+        return top / needed, loss, needed
+
+    found, loss, needed = factor(None)
+    low, high = _bounds([factor(draw)[0] for draw in _draws(arm, rng)])
+    return Saving(
+        factor=found, low=low, high=high, loss=loss, extrapolated=not min(arm) <= needed <= max(arm) * (1 + 1e-9)
+    )
+
+
+def _draws(points: Points, rng: np.random.Generator) -> list[np.ndarray]:
+    count = len(next(iter(points.values())))
+    return [rng.integers(count, size=count) for _ in range(_DRAWS)] if count > 1 else []
+
+
+def _bounds(values: Sequence[float]) -> tuple[float | None, float | None]:
+    if not values:
+        return None, None
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)
