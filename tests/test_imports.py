@@ -20,11 +20,15 @@ batch
 stories
 tokenizer
 probe
+probe_parts
+groups
 data probes
 ops
-mixer
+mixer mlp
 cache
 mixers mlps
+tables block
+skips state ahead
 model
 loss
 precision

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wren.ahead import ahead_targets
 from wren.batch import IGNORE, Batch
 from wren.model import LM
 from wren.ops.linear_cross_entropy import chunked_linear_cross_entropy
@@ -24,13 +25,28 @@ def cross_entropy(model: LM, batch: Batch) -> Tensor:
     """The weighted sum of -log p(target) in nats over the learned targets: a scalar, float32 at least.
 
     A sum, since micro-batches and ranks must add up to the loss of the whole global batch. The logits are made and
-    used a chunk of tokens at a time: the memory of a step does not grow with the vocabulary.
+    used a chunk of tokens at a time: the memory of a step does not grow with the vocabulary. In training mode the mean
+    loss of the heads that predict further ahead joins with its weight (ahead.py).
     """
-    hidden_BTD = model.hidden(batch.tokens_BT, positions_BT=batch.positions_BT, documents_BT=batch.documents_BT)
+    hiddens = _hiddens(model, batch)
+    loss = _summed(model, hiddens[0], batch.targets_BT, batch.weights_BT)
+    if len(hiddens) == 1:
+        return loss
+    ahead = [_summed(model, x, *ahead_targets(batch, steps)) for steps, x in enumerate(hiddens[1:], 1)]
+    return loss + model.config.ahead.weight / len(ahead) * sum(ahead[1:], start=ahead[0])
+
+
+def _hiddens(model: LM, batch: Batch) -> list[Tensor]:
+    """The stream that each head reads: in training also those that predict further ahead."""
+    run = model.hiddens if model.training else lambda *args, **options: [model.hidden(*args, **options)]
+    return run(batch.tokens_BT, positions_BT=batch.positions_BT, documents_BT=batch.documents_BT)
+
+
+def _summed(model: LM, hidden_BTD: Tensor, targets_BT: Tensor, weights_BT: Tensor | None) -> Tensor:
     return chunked_linear_cross_entropy(
         hidden_BTD.flatten(0, 1),
         model.head.weight,
-        batch.targets_BT.flatten(),
-        None if batch.weights_BT is None else batch.weights_BT.flatten(),
+        targets_BT.flatten(),
+        None if weights_BT is None else weights_BT.flatten(),
         model.config.logit_softcap,
     )

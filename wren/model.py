@@ -1,24 +1,30 @@
 """LM = embedding + blocks + head:  x <- x + mixer(norm(x));  x <- x + mlp(norm(x));  logits = head(norm(x)).
 
+What else may stand in and around the blocks is off by default: block.py (short convolutions, gated norms), tables.py
+(lookup tables), skips.py (of stream and values), ahead.py (multi-token prediction), and here layers in a loop.
+
 B batch, T time, D model width, V vocabulary.
 """
 
+import itertools
 import math
-from dataclasses import dataclass
-from typing import Literal, Protocol, Self
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from wren import mlp as mlps
+from wren.ahead import AheadConfig, AheadHead
 from wren.batch import positions_in_documents
+from wren.block import Block, NearConfig, NearState, make_norm, norm_flops
 from wren.errors import ConfigError
-from wren.mixer import Context, Mixer, MixerConfig, State, advance
-
-
-class MlpConfig(Protocol):
-    """A feed-forward layer's settings: a frozen dataclass named `Config` in `wren/mlps/<name>.py`."""
-
-    def build(self, dim: int) -> nn.Module: ...
+from wren.mixer import Context, Mixer, MixerConfig, State
+from wren.mlp import MlpConfig
+from wren.skips import Skips, SkipsConfig, Values
+from wren.state import LMState
+from wren.tables import Ngrams, RecentState, Table, TablesConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +34,10 @@ class ModelConfig:
     learned_positions: rows of the learned position table, None = no table.
     documents: whether packed documents are kept apart (False = they read each other, as in nanoGPT).
     logit_softcap: logits = c tanh(logits / c) (Gemma 2, 2408.00118). zero_outputs: blocks begin as the identity.
+    norm_gain: whether norms scale channels by learned gains (without: OLMo, 2402.00838). norm_gate: the rank of a gate
+        on every norm, None = none.
+    loops: how often the blocks are gone through, with the same weights (1807.03819, 2502.05171); each time its own
+        state. near, skips, tables, ahead: see there.
     """
 
     vocab_size: int
@@ -45,9 +55,16 @@ class ModelConfig:
     logit_softcap: float | None = None
     zero_outputs: bool = False
     init_std: float = 0.02
+    norm_gain: bool = True
+    norm_gate: int | None = None
+    loops: int = 1
+    near: NearConfig = field(default_factory=NearConfig)
+    skips: SkipsConfig = field(default_factory=SkipsConfig)
+    tables: TablesConfig = field(default_factory=TablesConfig)
+    ahead: AheadConfig = field(default_factory=AheadConfig)
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "dim", "depth", "learned_positions"):
+        for name in ("vocab_size", "dim", "depth", "learned_positions", "norm_gate", "loops"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"model.{name} is {value}; it must be at least 1.")
@@ -64,74 +81,45 @@ class ModelConfig:
         return LM(self)
 
 
-class LMState:
-    """What an LM remembers of each row: a State per mixer, and how many tokens each row has seen.
-
-    longest: no row has seen more; known without asking the device.
-    """
-
-    def __init__(self, layers: list[State], lengths_B: Tensor, longest: int = 0):
-        self.layers = layers
-        self.lengths_B = lengths_B
-        self.longest = longest
-
-    def select(self, rows_B: Tensor) -> Self:
-        """A copy of the given rows: repeats fork a sample, a permutation reorders beams."""
-        return type(self)([layer.select(rows_B) for layer in self.layers], self.lengths_B[rows_B], self.longest)
-
-    def write(self, rows_B: Tensor, other: Self) -> None:
-        """Puts the rows of `other` in place of `rows_B`: admits new rows into a running batch."""
-        for mine, theirs in zip(self.layers, other.layers, strict=True):
-            mine.write(rows_B, theirs)
-        self.lengths_B = self.lengths_B.index_copy(0, rows_B, other.lengths_B)
-        self.longest = max(self.longest, other.longest)
-
-    def detach(self) -> Self:
-        return type(self)([layer.detach() for layer in self.layers], self.lengths_B, self.longest)
-
-    def advance(self, num_tokens: int, valid_B: Tensor | None, limit: int | None) -> None:
-        """Counts the next tokens; raises ConfigError where a row would pass `limit`, the learned positions."""
-        lengths_B = advance(self.lengths_B, num_tokens, valid_B)
-        longest = self.longest + num_tokens
-        if limit is not None and longest > limit:  # rows that were replaced or padded: ask
-            longest = int(lengths_B.max())
-            if longest > limit:
-                raise ConfigError(f"A row of {longest} tokens is longer than the {limit} learned positions.")
-        self.lengths_B, self.longest = lengths_B, longest
-
-
-class Block(nn.Module):
-    def __init__(self, config: ModelConfig, mixer: Mixer):
-        super().__init__()
-        self.mixer_norm = _norm(config)
-        self.mixer = mixer
-        self.mlp_norm = _norm(config)
-        self.mlp = config.mlp.build(config.dim)
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(self, x_BTD: Tensor, context: Context) -> Tensor:
-        x_BTD = x_BTD + self.dropout(self.mixer(_narrow(self.mixer_norm(x_BTD)), context))
-        return x_BTD + self.dropout(self.mlp(_narrow(self.mlp_norm(x_BTD))))
-
-
 class LM(nn.Module):
     """A causal language model over token ids."""
 
     def __init__(self, config: ModelConfig):
+        """Raises ConfigError for settings that do not fit each other."""
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.dim)
         self.positions = nn.Embedding(config.learned_positions, config.dim) if config.learned_positions else None
         self.dropout = nn.Dropout(config.dropout)
-        pattern = config.mixers
-        self.blocks = nn.ModuleList(
-            Block(config, pattern[i % len(pattern)].build(config.dim)) for i in range(config.depth)
-        )
-        self.norm = _norm(config)
+        self.blocks = nn.ModuleList(self._new_block(i) for i in range(config.depth))
+        self.norm = self._new_norm()
         self.head = nn.Linear(config.dim, config.vocab_size, bias=False)
+        self.ahead = nn.ModuleList(
+            AheadHead(self._new_block(config.depth + i), self._new_norm()) for i in range(config.ahead.tokens)
+        )
+        self.skips = Skips(config.depth, config.skips) if config.skips.x0 or config.skips.unet else None
+        tables = config.tables
+        self.ngrams = Ngrams(config.dim, config.depth, tables) if tables.bigrams or tables.trigrams else None
+        self.values = None
+        if tables.values is not None or config.skips.values:
+            widths = [mixer.values_dim for mixer in self.mixers()]
+            skip = config.skips.values
+            self.values = Values(config.vocab_size, config.dim, widths, tables, skip, config.init_std)
         self._initialise()
         if config.tie_embeddings:
             self.head.weight = self.embedding.weight
+
+    def _new_block(self, index: int) -> Block:
+        config = self.config
+        mixer = config.mixers[index % len(config.mixers)].build(config.dim)
+        mlp = config.mlp.build(config.dim)
+        place = min(index / config.depth, 1.0)
+        return Block(mixer, mlp, config.near, config.dim, config.dropout, place, self._new_norm)
+
+    def _new_norm(self) -> nn.Module:
+        config = self.config
+        options = {"eps": config.norm_eps, "gain": config.norm_gain, "bias": config.bias, "gate": config.norm_gate}
+        return make_norm(config.dim, config.norm, **options)
 
     def _initialise(self) -> None:
         """Normal weights; outputs of blocks scaled by 1/sqrt(2 depth) so that the residual stream keeps its size."""
@@ -140,8 +128,8 @@ class LM(nn.Module):
             if isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=std)
             elif isinstance(module, nn.Linear):
-                is_output = name.startswith("blocks.") and name.endswith(".out")
-                scale = 1 / math.sqrt(2 * self.config.depth) if is_output else 1.0
+                is_output = name.startswith(("blocks.", "ahead.")) and name.endswith(".out")
+                scale = 1 / math.sqrt(2 * self.config.depth * self.config.loops) if is_output else 1.0
                 nn.init.normal_(module.weight, std=std * scale)
                 if is_output and self.config.zero_outputs:
                     nn.init.zeros_(module.weight)
@@ -172,20 +160,62 @@ class LM(nn.Module):
         state: LMState | None = None,
     ) -> Tensor:
         """The normed residual stream (B, T, D) that the head reads; arguments as for forward."""
+        return self.norm(self._stream(Context(tokens_BT, positions_BT, documents_BT, valid_B), state)[0])
+
+    def hiddens(
+        self, tokens_BT: Tensor, *, positions_BT: Tensor | None = None, documents_BT: Tensor | None = None
+    ) -> list[Tensor]:
+        """hidden's answer, which predicts the next token, and one more (B, T, D) for every token further ahead."""
+        x_BTD, context = self._stream(Context(tokens_BT, positions_BT, documents_BT), None)
+        return [self.norm(x_BTD), *(head(x_BTD, context) for head in self.ahead)]
+
+    def _stream(self, context: Context, state: LMState | None) -> tuple[Tensor, Context]:
+        """The residual stream above the last block, and the context as the mixers saw it, without state and values."""
         if not self.config.documents:
-            documents_BT = None
-        elif positions_BT is None and documents_BT is not None and state is None:
-            positions_BT = positions_in_documents(documents_BT)
+            context = context._replace(documents_BT=None)
+        elif context.positions_BT is None and context.documents_BT is not None and state is None:
+            context = context._replace(positions_BT=positions_in_documents(context.documents_BT))
+        calls = self._calls(state)
+        x_BTD, ngrams_BTD = self._embedded(context, state)
+        values = [None] * len(self.blocks) if self.values is None else self.values(context.tokens_BT, x_BTD)
+        x0_BTD = x_BTD
+        for _ in range(self.config.loops):
+            read: list[Tensor] = []
+            for i, block in enumerate(self.blocks):
+                if ngrams_BTD is not None and self.ngrams is not None:
+                    x_BTD = self.ngrams.joined(i, x_BTD, ngrams_BTD)
+                if self.skips is not None:
+                    x_BTD = self.skips(i, x_BTD, x0_BTD, read)
+                read.append(x_BTD)
+                own, tails = next(calls)
+                x_BTD = block(x_BTD, context._replace(values_BTD=values[i], state=own), tails)
+        return x_BTD, context
+
+    def _calls(self, state: LMState | None) -> Iterator[tuple[State | None, NearState | None]]:
+        """What each call of a block remembers; raises ConfigError for the state of a model with other calls."""
+        count = self.config.loops * len(self.blocks)
+        if state is None:
+            return itertools.repeat((None, None), count)
+        near = self.config.near
+        state.check(count, bool(near.token_shift or near.canon), self.ngrams is not None)
+        return zip(state.layers, state.tails or [None] * count, strict=True)
+
+    def _embedded(self, context: Context, state: LMState | None) -> tuple[Tensor, Tensor | None]:
+        """What the first block reads, and the n-grams' rows where every block reads them; counts the tokens."""
+        tokens_BT, ngrams_BTD = cast(Tensor, context.tokens_BT), None
         x_BTD = self.embedding(tokens_BT)
         if self.positions is not None:
-            x_BTD = x_BTD + self.positions(self._table_positions(tokens_BT, positions_BT, state))
+            x_BTD = x_BTD + self.positions(self._table_positions(tokens_BT, context.positions_BT, state))
         if state is not None:
-            state.advance(tokens_BT.shape[1], valid_B, self.config.learned_positions)
-        x_BTD = self.dropout(x_BTD)
-        layers = state.layers if state is not None else [None] * len(self.blocks)
-        for block, layer in zip(self.blocks, layers, strict=True):
-            x_BTD = block(x_BTD, Context(tokens_BT, positions_BT, documents_BT, valid_B, None, layer))
-        return self.norm(x_BTD)
+            state.advance(tokens_BT.shape[1], context.valid_B, self.config.learned_positions)
+        if self.ngrams is not None:
+            recent = None if state is None else state.recent
+            ngrams_BTD = self.ngrams(tokens_BT, context.documents_BT, recent)
+            if recent is not None:
+                recent.append(tokens_BT, context.valid_B)
+            if not self.config.tables.every_block:
+                x_BTD, ngrams_BTD = x_BTD + ngrams_BTD, None
+        return self.dropout(x_BTD), ngrams_BTD
 
     def logits(self, hidden_BTD: Tensor) -> Tensor:
         logits_BTV = self.head(hidden_BTD)
@@ -212,40 +242,51 @@ class LM(nn.Module):
         rows = self.config.learned_positions
         if rows is not None and max_len > rows:
             raise ConfigError(f"{max_len} tokens do not fit this model's {rows} learned positions; ask for fewer.")
-        layers = [m.new_state(batch_size, max_len, device=device, dtype=dtype) for m in self.mixers()]
-        return LMState(layers, torch.zeros(batch_size, dtype=torch.long, device=device))
+        blocks = [block for _ in range(self.config.loops) for block in self._blocks()]
+        layers = [block.mixer.new_state(batch_size, max_len, device=device, dtype=dtype) for block in blocks]
+        tails = [tail for block in blocks if (tail := block.new_tails(batch_size, device, dtype)) is not None]
+        recent = None if self.ngrams is None else RecentState.new(batch_size, self.ngrams.num_before, device)
+        lengths_B = torch.zeros(batch_size, dtype=torch.long, device=device)
+        return LMState(layers, lengths_B, tails=tails, recent=recent)
 
     def mixers(self) -> list[Mixer]:
-        return [block.mixer for block in self.blocks]  # type: ignore[union-attr,misc]
+        """One for every block, however often it is gone through."""
+        return [block.mixer for block in self._blocks()]
+
+    def _blocks(self) -> list[Block]:
+        return list(self.blocks)  # type: ignore[arg-type]
+
+    def _ahead(self) -> list[AheadHead]:
+        return list(self.ahead)  # type: ignore[arg-type]
 
     def num_params(self, *, embeddings: bool = True) -> int:
-        """Parameters; without embeddings: neither token table, position table nor untied head."""
+        """Parameters; without embeddings: neither lookup tables (table_params) nor the head."""
         total = sum(p.numel() for p in self.parameters())
-        if embeddings:
-            return total
-        tables = {
-            id(self.embedding.weight): self.embedding.weight.numel(),
-            id(self.head.weight): self.head.weight.numel(),
-        }
-        return total - sum(tables.values()) - (self.positions.weight.numel() if self.positions is not None else 0)
+        return total if embeddings else total - self.table_params() - self.head.weight.numel()
 
-    def flops_per_token(self, context_len: int) -> float:
-        """Forward floating-point operations of one token in a row of context_len: matrix products, multiply-add = 2."""
-        mlp = sum(2 * p.numel() for block in self.blocks for p in block.mlp.parameters() if p.dim() == 2)  # type: ignore[union-attr]
-        return sum(m.flops_per_token(context_len) for m in self.mixers()) + mlp + 2 * self.head.weight.numel()
+    def table_params(self) -> int:
+        """Those of lookup tables, which cost no matrix product: of tokens (unless it is the head's too), positions,
+        values, n-grams."""
+        tables = [module for module in self.modules() if isinstance(module, (nn.Embedding, Table))]
+        return sum(table.weight.numel() for table in tables if table.weight is not self.head.weight)
+
+    def active_params(self) -> int:
+        """num_params without the experts that do not serve a token."""
+        layers = [block.mlp for block in (*self._blocks(), *(head.block for head in self._ahead()))]
+        idle = sum(sum(p.numel() for p in mlp.parameters()) - mlps.active_params(mlp) for mlp in layers)
+        return self.num_params() - idle
+
+    def flops_per_token(self, context_len: int, *, training: bool = False) -> float:
+        """Forward floating-point operations of one token in a row of context_len: matrix products, multiply-add = 2.
+
+        training: with the heads that predict further ahead.
+        """
+        blocks = self.config.loops * sum(block.flops_per_token(context_len) for block in self._blocks())
+        values = self.values.flops_per_token() if self.values is not None else 0
+        head = 2 * self.head.weight.numel()
+        ahead = sum(each.flops_per_token(context_len) + head for each in self._ahead()) if training else 0
+        return blocks + values + norm_flops(self.norm) + head + ahead
 
     def state_bytes(self, context_len: int) -> int:
-        """Bytes remembered per sequence after context_len tokens."""
-        return sum(m.state_bytes(context_len) for m in self.mixers())
-
-
-def _narrow(x_BTD: Tensor) -> Tensor:
-    """x in autocast's format: cast once, not again by every projection that reads it."""
-    kind = x_BTD.device.type
-    return x_BTD.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x_BTD
-
-
-def _norm(config: ModelConfig) -> nn.Module:
-    if config.norm == "layer":
-        return nn.LayerNorm(config.dim, eps=config.norm_eps, bias=config.bias)
-    return nn.RMSNorm(config.dim, eps=config.norm_eps)
+        """Bytes remembered per sequence after context_len tokens; the few token ids kept for n-grams are left out."""
+        return self.config.loops * sum(block.state_bytes(context_len) for block in self._blocks())

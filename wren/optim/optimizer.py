@@ -1,4 +1,4 @@
-"""AdamW for everything, or Muon for the matrices inside the blocks and AdamW for the rest.
+"""AdamW for everything, or Muon for the matrices of linear layers and AdamW for the rest.
 
 AdamW: Loshchilov & Hutter, 1711.05101. Muon: momentum orthogonalised by Newton-Schulz (Jordan et al. 2024), scaled to
 AdamW's update size so that one learning rate serves both (2502.16982). Both are torch's own, Muon where the device
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from wren.errors import CheckpointError, ConfigError
+from wren.mlp import SparseMlp
 from wren.optim.muon import Muon
 from wren.precision import has_native_bf16
 
@@ -65,6 +66,12 @@ class Optimizer:
         for part in self.parts:
             for group in part.param_groups:
                 group["base_lr"] = group["lr"]
+        self._sparse = [module for module in model.modules() if isinstance(module, SparseMlp)]
+        self.parts[-1].register_step_post_hook(self._end_step)
+
+    def _end_step(self, *_: object) -> None:
+        for module in self._sparse:
+            module.end_step()
 
     def params(self) -> list[nn.Parameter]:
         return [p for part in self.parts for group in part.param_groups for p in group["params"]]
@@ -78,6 +85,8 @@ class Optimizer:
     def zero_grad(self) -> None:
         for part in self.parts:
             part.zero_grad(set_to_none=True)
+        for module in self._sparse:
+            module.begin_step()
 
     def tensors(self) -> dict[str, Tensor]:
         """The state as named tensors, e.g. "blocks.0.mlp.up.weight/exp_avg"."""
@@ -129,14 +138,14 @@ def _placed(value: Tensor, field: str, part: torch.optim.Optimizer, p: Tensor, n
 
 
 def block_matrices(model: nn.Module) -> list[Tensor]:
-    """What Muon trains: the weights of linear layers inside the blocks.
+    """What Muon trains: the weights of all linear layers but the head, each expert's of its own.
 
-    Embeddings and the head are tables of rows, convolutions act per channel and biases, norms and gates are vectors:
-    orthogonalising them means nothing, so AdamW trains them.
+    Embeddings, the head and other tables are rows by themselves, convolutions act per channel and biases, norms and
+    factors are vectors: orthogonalising them means nothing, so AdamW trains them.
     """
     unique: dict[int, Tensor] = {}
     for name, module in model.named_modules():
-        if name.startswith("blocks.") and isinstance(module, nn.Linear) and module.weight.requires_grad:
+        if name != "head" and isinstance(module, nn.Linear) and module.weight.requires_grad:
             unique[id(module.weight)] = module.weight
     return list(unique.values())
 
