@@ -341,6 +341,12 @@ def test_dropout_acts_in_training_only():
     assert torch.equal(plain(tokens_BT), model(tokens_BT))
 
 
+def test_embedding_dropout_stands_for_itself():
+    assert replace(PLAIN, dropout=0.5).build().dropout.p == 0.5
+    model = replace(PLAIN, dropout=0.5, embedding_dropout=0.1).build()
+    assert (model.dropout.p, model.blocks[0].dropout.p) == (0.1, 0.5)
+
+
 def test_softcap_bounds_the_logits_and_keeps_small_ones():
     model = build("llama")
     with torch.no_grad():
@@ -372,6 +378,7 @@ def test_autocast_narrows_products_and_keeps_the_stream_wide():
         ({"depth": 0}, "model.depth is 0"),
         ({"mixers": ()}, "model.mixers is empty; name at least one mixer"),
         ({"dropout": 1.0}, r"model.dropout is 1.0; it must lie in \[0, 1\)"),
+        ({"embedding_dropout": -0.1}, r"model.embedding_dropout is -0.1; it must lie in \[0, 1\)"),
         ({"learned_positions": 0}, "model.learned_positions is 0; it must be at least 1"),
         ({"logit_softcap": 0.0}, "model.logit_softcap is 0.0; it must be above 0"),
         ({"init_std": -1.0}, "model.init_std is -1.0; it must be above 0"),

@@ -32,6 +32,7 @@ class ModelConfig:
     """What an LM is made of. The pattern of mixers repeats over depth.
 
     learned_positions: rows of the learned position table, None = no table.
+    embedding_dropout: of the embedded tokens, None = as dropout.
     documents: whether packed documents are kept apart (False = they read each other, as in nanoGPT).
     logit_softcap: logits = c tanh(logits / c) (Gemma 2, 2408.00118). zero_outputs: blocks begin as the identity.
     norm_gain: whether norms scale channels by learned gains (without: OLMo, 2402.00838). norm_gate: the rank of a gate
@@ -52,6 +53,7 @@ class ModelConfig:
     documents: bool = True
     tie_embeddings: bool = True
     dropout: float = 0.0
+    embedding_dropout: float | None = None
     logit_softcap: float | None = None
     zero_outputs: bool = False
     init_std: float = 0.02
@@ -74,8 +76,10 @@ class ModelConfig:
                 raise ConfigError(f"model.{name} is {value}; it must be above 0.")
         if not self.mixers:
             raise ConfigError("model.mixers is empty; name at least one mixer.")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ConfigError(f"model.dropout is {self.dropout}; it must lie in [0, 1).")
+        for name in ("dropout", "embedding_dropout"):
+            value = getattr(self, name)
+            if value is not None and not 0.0 <= value < 1.0:
+                raise ConfigError(f"model.{name} is {value}; it must lie in [0, 1).")
 
     def build(self) -> "LM":
         return LM(self)
@@ -90,7 +94,7 @@ class LM(nn.Module):
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.dim)
         self.positions = nn.Embedding(config.learned_positions, config.dim) if config.learned_positions else None
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout(config.dropout if config.embedding_dropout is None else config.embedding_dropout)
         self.blocks = nn.ModuleList(self._new_block(i) for i in range(config.depth))
         self.norm = self._new_norm()
         self.head = nn.Linear(config.dim, config.vocab_size, bias=False)

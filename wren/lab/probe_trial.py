@@ -50,6 +50,7 @@ def model_for(arm: str, setting: Setting) -> ModelConfig:
         mlp=configs.read_text(MlpConfig, json.dumps(mlp), "mlp"),
         learned_positions=rows,
         tie_embeddings=setting.tie_embeddings,
+        embedding_dropout=setting.embedding_dropout,
     )
 
 
