@@ -19,17 +19,36 @@ def randomise(module: nn.Module) -> None:
     module.eval()
 
 
+def inputs(length: int, dim: int) -> Tensor:
+    """(2, length, dim), the same for every call."""
+    return torch.randn(2, length, dim, generator=torch.Generator().manual_seed(length))
+
+
+def causal_mask(length: int) -> Tensor:
+    """What transformers' eager attention adds to its scores (1, 1, length, length)."""
+    return torch.full((length, length), torch.finfo(torch.float32).min).triu(1)[None, None]
+
+
 def assert_same(
-    mixer: Mixer, theirs: nn.Module, as_ours: Callable[[Weights], Weights], length: int, dim: int, close: float = 1e-4
+    mixer: Mixer,
+    theirs: nn.Module,
+    as_ours: Callable[[Weights], Weights],
+    length: int,
+    dim: int,
+    close: float = 1e-4,
+    call: Callable[[Tensor], Tensor] | None = None,
 ) -> None:
-    """Outputs, and gradients of inputs and weights; `as_ours` lays their weights, or gradients, out as the mixer's."""
+    """Outputs, and gradients of inputs and weights; `as_ours` lays their weights, or gradients, out as the mixer's.
+
+    call: their outputs, where they need more than the inputs.
+    """
     own, other = dict(mixer.named_parameters()), dict(theirs.named_parameters())
     given = as_ours({name: value.detach() for name, value in other.items()})
     assert own.keys() == given.keys()
     for name, value in given.items():
         own[name].data.copy_(value)
-    x_BTD = torch.randn(2, length, dim, generator=torch.Generator().manual_seed(length)).requires_grad_()
-    found, expected = mixer(x_BTD, Context()), theirs(x_BTD)
+    x_BTD = inputs(length, dim).requires_grad_()
+    found, expected = mixer(x_BTD, Context()), (call or theirs)(x_BTD)
     assert expected.abs().max() > 0.1
     torch.testing.assert_close(found, expected, atol=close, rtol=close)
     weights = torch.linspace(-1, 1, found.numel()).cos().view_as(found)

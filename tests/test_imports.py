@@ -15,7 +15,7 @@ errors
 files units interrupt
 config exits flags
 run
-checkpoint plot sinks
+checkpoint plot sinks page
 batch
 stories
 tokenizer
@@ -25,7 +25,7 @@ groups
 data probes
 ops
 mixer mlp
-cache
+cache recurrent
 mixers mlps
 tables block
 skips state ahead

@@ -169,6 +169,30 @@ def test_learned_positions_replace_rotary_ones_only_where_a_mixer_has_them():
     assert probe_trial.model_for("gated_delta_net", setting).learned_positions is None
 
 
+def test_a_mixer_can_be_given_a_name(tmp_path: Path):
+    arms = ["two=delta_product:num_steps=2", "gla:rank=4", "short_conv+attention"]
+    cells = probe_sweep.plan(arms, ["parity"], "cpu", tmp_path)
+    assert [each.arm for each in cells] == ["two", "gla:rank=4", "short_conv+attention"]
+    assert [type(mixer).__module__ for mixer in cells[2].model.mixers] == [
+        "wren.mixers.short_conv",
+        "wren.mixers.attention",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arms", "names", "size", "words"),
+    [
+        ([], ["mqar"], "cpu", "at least one mixer"),
+        (["attention"], [], "cpu", "one probe"),
+        (["attention"], ["mqra"], "cpu", "did you mean 'mqar'.*parity"),
+        (["attention"], ["mqar"], "gpu", "paper-64"),
+    ],
+)
+def test_wrong_plans_are_one_sentence(arms: list[str], names: list[str], size: str, words: str):
+    with pytest.raises(ConfigError, match=words):
+        probe_sweep.plan(arms, names, size, Path())
+
+
 @pytest.mark.parametrize(
     ("arm", "words"),
     [

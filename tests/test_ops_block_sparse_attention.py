@@ -1,9 +1,9 @@
 """Block sparse attention in tiles and over a cache against the naive form."""
 
+import costs
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from wren.ops.attention import naive_attention
@@ -108,18 +108,8 @@ def test_huge_scores_stay_finite():
 
 
 def _kept(rule, length: int) -> int:
-    """Bytes that autograd keeps for the backward pass."""
-    storages: dict[int, int] = {}
-
-    def pack(x: Tensor) -> Tensor:
-        storages[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
-        return x
-
     inputs = _inputs(length)
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        result = rule(*inputs, block_size=16, top_k=2)
-    assert result.requires_grad
-    return sum(storages.values())
+    return costs.kept_bytes(lambda: rule(*inputs, block_size=16, top_k=2))
 
 
 def test_kept_memory_grows_linearly():
@@ -127,23 +117,8 @@ def test_kept_memory_grows_linearly():
     assert _kept(naive_block_sparse_attention, 512) > 3 * _kept(naive_block_sparse_attention, 256)
 
 
-class _Watch(TorchDispatchMode):
-    """The number of operations and the largest tensor that one of them makes."""
-
-    def __init__(self):
-        super().__init__()
-        self.operations, self.largest = 0, 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        self.operations += 1
-        made = [x for x in (result if isinstance(result, tuple | list) else (result,)) if isinstance(x, Tensor)]
-        self.largest = max([self.largest, *(x.untyped_storage().nbytes() for x in made)])
-        return result
-
-
-def _watched(length: int) -> _Watch:
-    with _Watch() as watch:
+def _watched(length: int) -> costs.Watch:
+    with costs.Watch() as watch:
         chunked_block_sparse_attention(*_inputs(length), block_size=16, top_k=2).sum().backward()
     return watch
 

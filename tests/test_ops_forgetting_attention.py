@@ -1,9 +1,9 @@
 """Forgetting attention by blocks, over a cache and by fla's kernel against the naive form."""
 
+import costs
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from wren.ops.attention import naive_attention
 from wren.ops.forgetting_attention import (
@@ -94,18 +94,8 @@ def test_cached_queries_read_as_in_the_whole_row():
 
 
 def _kept(rule, length: int) -> int:
-    """Bytes that autograd keeps for the backward pass."""
-    storages: dict[int, int] = {}
-
-    def pack(x: Tensor) -> Tensor:
-        storages[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
-        return x
-
     inputs = _inputs(length)
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        result = rule(*inputs)
-    assert result.requires_grad
-    return sum(storages.values())
+    return costs.kept_bytes(lambda: rule(*inputs))
 
 
 def test_kept_memory_grows_linearly():
@@ -113,24 +103,9 @@ def test_kept_memory_grows_linearly():
     assert _kept(naive_forgetting_attention, 512) > 3 * _kept(naive_forgetting_attention, 256)
 
 
-class _Watch(TorchDispatchMode):
-    """The number of operations and the largest tensor that one of them makes."""
-
-    def __init__(self):
-        super().__init__()
-        self.operations, self.largest = 0, 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        self.operations += 1
-        made = [x for x in (result if isinstance(result, tuple | list) else (result,)) if isinstance(x, Tensor)]
-        self.largest = max([self.largest, *(x.untyped_storage().nbytes() for x in made)])
-        return result
-
-
-def _watched(length: int, block_size: int) -> _Watch:
+def _watched(length: int, block_size: int) -> costs.Watch:
     inputs = _inputs(length, dtype=torch.float32)
-    with _Watch() as watch:
+    with costs.Watch() as watch:
         chunked_forgetting_attention(*inputs, block_size=block_size).sum().backward()
     return watch
 

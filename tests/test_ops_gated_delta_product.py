@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
+import costs
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from wren.ops.gated_delta_rule import (
@@ -116,20 +116,10 @@ def test_fp32_stays_near_fp64_over_a_long_row(num_steps: int):
     assert ((rough.double() - exact).norm() / exact.norm()).item() < 1e-4
 
 
-class _Count(TorchDispatchMode):
-    def __init__(self):
-        super().__init__()
-        self.operations = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.operations += 1
-        return function(*args, **(kwargs or {}))
-
-
 def test_operations_grow_by_the_chunk_and_not_by_the_step():
     def operations(length: int, num_steps: int) -> int:
         inputs = _inputs(length, num_steps, 1.0)
-        with _Count() as count:
+        with costs.Watch() as count:
             o, memory = chunked_gated_delta_rule(*inputs[:5], chunk_size=32)
             (o.sum() + memory.sum()).backward()
         return count.operations
@@ -154,20 +144,9 @@ def test_only_a_tokens_last_step_is_read(num_steps: int):
 
 
 def test_kept_memory_grows_linearly():
-    """Bytes that autograd keeps for the backward pass."""
-
     def kept(length: int) -> int:
-        storages: dict[int, int] = {}
-
-        def pack(x: Tensor) -> Tensor:
-            storages[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
-            return x
-
         inputs = _inputs(length, 2, None)
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-            result = chunked_gated_delta_rule(*inputs[:5])
-        assert result[0].requires_grad
-        return sum(storages.values())
+        return costs.kept_bytes(lambda: chunked_gated_delta_rule(*inputs[:5]))
 
     assert kept(1024) < 2.1 * kept(512)
 

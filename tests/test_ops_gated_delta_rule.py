@@ -1,9 +1,9 @@
 """The chunked gated delta rule and fla's kernel against the naive form."""
 
+import costs
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from wren.ops.gated_delta_rule import (
     chunked_gated_delta_rule,
@@ -82,19 +82,9 @@ def test_tokens_without_decay_and_beta_change_nothing():
         torch.testing.assert_close(memory, cut)
 
 
-class _Count(TorchDispatchMode):
-    def __init__(self):
-        super().__init__()
-        self.operations = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.operations += 1
-        return function(*args, **(kwargs or {}))
-
-
 def _operations(rule, length: int, **settings) -> int:
     inputs = _inputs(length)
-    with _Count() as count:
+    with costs.Watch() as count:
         o, memory = rule(*inputs[:5], **settings)
         (o.sum() + memory.sum()).backward()
     return count.operations
@@ -113,20 +103,9 @@ def test_operations_grow_by_the_chunk_and_not_by_the_token():
 
 
 def test_kept_memory_grows_linearly():
-    """Bytes that autograd keeps for the backward pass."""
-
     def kept(length: int) -> int:
-        storages: dict[int, int] = {}
-
-        def pack(x: Tensor) -> Tensor:
-            storages[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
-            return x
-
         inputs = _inputs(length)
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-            result = chunked_gated_delta_rule(*inputs[:5])
-        assert result[0].requires_grad
-        return sum(storages.values())
+        return costs.kept_bytes(lambda: chunked_gated_delta_rule(*inputs[:5]))
 
     assert kept(1024) < 2.1 * kept(512)
 

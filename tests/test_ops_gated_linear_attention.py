@@ -2,10 +2,10 @@
 
 from typing import Any
 
+import costs
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from wren.ops.gated_linear_attention import (
@@ -119,19 +119,9 @@ def test_tokens_without_decay_and_key_change_nothing():
         torch.testing.assert_close(rule(**inputs)[1], rule(**first)[1])
 
 
-class _Count(TorchDispatchMode):
-    def __init__(self):
-        super().__init__()
-        self.operations = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.operations += 1
-        return function(*args, **(kwargs or {}))
-
-
 def _operations(rule: Any, length: int, **settings: Any) -> int:
     inputs = _inputs(length)
-    with _Count() as count:
+    with costs.Watch() as count:
         o, memory = rule(**inputs, **settings)
         (o.sum() + memory.sum()).backward()
     return count.operations
@@ -150,20 +140,9 @@ def test_operations_grow_by_the_chunk_and_not_by_the_token():
 
 
 def test_kept_memory_grows_linearly():
-    """Bytes that autograd keeps for the backward pass."""
-
     def kept(length: int) -> int:
-        storages: dict[int, int] = {}
-
-        def pack(x: Tensor) -> Tensor:
-            storages[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
-            return x
-
         inputs = _inputs(length)
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-            result = chunked_gated_linear_attention(**inputs)
-        assert result[0].requires_grad
-        return sum(storages.values())
+        return costs.kept_bytes(lambda: chunked_gated_linear_attention(**inputs))
 
     assert kept(1024) < 2.1 * kept(512)
 

@@ -2,10 +2,10 @@
 
 from typing import Any
 
+import costs
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from wren.ops.generalised_delta_rule import (
     chunked_flops_per_token,
@@ -149,19 +149,9 @@ def test_tokens_that_decay_write_and_erase_nothing_change_nothing(erases: bool):
         torch.testing.assert_close(rule(**inputs)[1], rule(**cut)[1])
 
 
-class _Count(TorchDispatchMode):
-    def __init__(self):
-        super().__init__()
-        self.operations = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.operations += 1
-        return function(*args, **(kwargs or {}))
-
-
 def _operations(rule, length: int, **settings) -> int:
     inputs = _inputs(length, erases=True)
-    with _Count() as count:
+    with costs.Watch() as count:
         o, memory = rule(**inputs, **settings)
         (o.sum() + memory.sum()).backward()
     return count.operations
@@ -180,20 +170,9 @@ def test_operations_grow_by_the_chunk_and_not_by_the_token():
 
 
 def test_kept_memory_grows_linearly():
-    """Bytes that autograd keeps for the backward pass."""
-
     def kept(length: int) -> int:
-        storages: dict[int, int] = {}
-
-        def pack(x: Tensor) -> Tensor:
-            storages[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
-            return x
-
         inputs = _inputs(length, erases=True)
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-            result = chunked_generalised_delta_rule(**inputs)
-        assert result[0].requires_grad
-        return sum(storages.values())
+        return costs.kept_bytes(lambda: chunked_generalised_delta_rule(**inputs))
 
     assert kept(1024) < 2.1 * kept(512)
 

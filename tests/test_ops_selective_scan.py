@@ -2,10 +2,10 @@
 
 import itertools
 
+import costs
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from wren.ops.selective_scan import chunked_selective_scan, naive_selective_scan
 
@@ -105,19 +105,9 @@ def test_inputs_are_left_as_they_were():
     assert all(torch.equal(x, kept) for x, kept in zip(inputs, before, strict=True))
 
 
-class _Count(TorchDispatchMode):
-    def __init__(self):
-        super().__init__()
-        self.operations = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.operations += 1
-        return function(*args, **(kwargs or {}))
-
-
 def _operations(scan, length: int, **settings) -> int:
     inputs = _inputs(length)
-    with _Count() as count:
+    with costs.Watch() as count:
         y, memory = scan(*inputs[:5], **settings)
         (y.sum() + memory.sum()).backward()
     return count.operations
@@ -136,22 +126,11 @@ def test_operations_grow_by_the_chunk_and_not_by_the_token():
 
 
 def test_kept_memory_grows_linearly_and_holds_no_states():
-    """Bytes that autograd keeps for the backward pass."""
-
     def kept(length: int, scan) -> int:
-        storages: dict[int, int] = {}
-
-        def pack(x: Tensor) -> Tensor:
-            storages[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
-            return x
-
         generator = torch.Generator().manual_seed(0)
         shapes = ((1, length, 8), (1, length, 8), (64, 8), (1, length, 64), (1, length, 64))
         x, dt, A, b, c = (torch.rand(shape, generator=generator).requires_grad_() for shape in shapes)
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-            y, _ = scan(x, dt, -A, b, c)
-        assert y.requires_grad
-        return sum(storages.values())
+        return costs.kept_bytes(lambda: scan(x, dt, -A, b, c))
 
     assert kept(1024, chunked_selective_scan) < 2.1 * kept(512, chunked_selective_scan)
     all_states = 1024 * 8 * 64 * 4

@@ -3,11 +3,10 @@
 import logging
 import warnings
 
+import parity
 import pytest
 import torch
-from torch import Tensor
 
-from wren.mixer import Context
 from wren.mixers import kda
 from wren.ops.generalised_delta_rule import chunked_generalised_delta_rule, naive_generalised_delta_rule
 
@@ -17,8 +16,6 @@ with warnings.catch_warnings():
     from transformers.models.kimi_linear import modeling_kimi_linear as kimi
     from transformers.models.kimi_linear.configuration_kimi_linear import KimiLinearConfig
 
-Weights = dict[str, Tensor]
-LENGTHS = [1, 2, 63, 64, 65, 130]
 logging.getLogger("transformers").setLevel(logging.ERROR)  # it says at length that fla is not installed
 NAMES = {
     "q": "q_proj",
@@ -33,7 +30,7 @@ NAMES = {
 }
 
 
-def _as_ours(theirs: Weights) -> Weights:
+def _as_ours(theirs: parity.Weights) -> parity.Weights:
     """Their weights, or gradients of them, laid out as the mixer's."""
     own = {f"{ours}.weight": theirs[f"{name}.weight"] for ours, name in NAMES.items()}
     own |= {"A_log": theirs["forget_gate.A_log"].flatten(), "dt_bias": theirs["forget_gate.dt_bias"]}
@@ -57,27 +54,14 @@ def _theirs() -> kimi.KimiLinearDeltaAttention:
     return module.eval()
 
 
-@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("length", parity.LENGTHS)
 def test_kda_is_kimi_linears(length: int):
     """Outputs, and gradients of inputs and weights."""
     theirs, mixer = _theirs(), kda.Config(num_heads=2, head_dim=8).build(32)
-    own, other = dict(mixer.named_parameters()), dict(theirs.named_parameters())
-    given = _as_ours({name: value.detach() for name, value in other.items()})
-    assert own.keys() == given.keys()
-    for name, value in given.items():
-        own[name].data.copy_(value)
-    x_BTD = torch.randn(2, length, 32, generator=torch.Generator().manual_seed(length)).requires_grad_()
-    found, expected = mixer(x_BTD, Context()), theirs(x_BTD)
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
-    weights = torch.linspace(-1, 1, found.numel()).view_as(found)
-    found_grads = torch.autograd.grad((found * weights).sum(), (x_BTD, *own.values()))
-    x_grad, *grads = torch.autograd.grad((expected * weights).sum(), (x_BTD, *other.values()))
-    expected_grads = _as_ours(dict(zip(other, grads, strict=True)))
-    for ours, truth in zip(found_grads, [x_grad, *(expected_grads[name] for name in own)], strict=True):
-        assert (ours - truth).norm() <= 1e-4 * truth.norm() + 1e-6
+    parity.assert_same(mixer, theirs, _as_ours, length, 32)
 
 
-@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("length", parity.LENGTHS)
 @pytest.mark.parametrize("name", ["chunk_kimi_delta_attention", "recurrent_kimi_delta_attention"])
 def test_rule_is_transformers(length: int, name: str):
     generator = torch.Generator().manual_seed(length)

@@ -4,6 +4,7 @@ import logging
 import warnings
 from collections.abc import Callable
 
+import parity
 import pytest
 import torch
 from torch import Tensor, nn
@@ -18,45 +19,27 @@ with warnings.catch_warnings():
     from transformers.models.deepseek_v2 import modeling_deepseek_v2 as v2
     from transformers.models.deepseek_v3 import modeling_deepseek_v3 as v3
 
-Weights = dict[str, Tensor]
-CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 HEADS, KEY, ROPE, VALUE, LATENT = 4, 8, 6, 10, 12
 logging.getLogger("transformers").setLevel(logging.ERROR)
 
 
 @pytest.mark.parametrize("q_rank", [None, 7])
 @pytest.mark.parametrize("kind", ["v2", "v3", "v3 half-split"])
-@pytest.mark.parametrize("length", [1, 2, 63, 64, 65, 130])
+@pytest.mark.parametrize("length", parity.LENGTHS)
 def test_latent_attention_is_deepseeks(length: int, kind: str, q_rank: int | None):
     """Outputs, gradients of the inputs and of every weight, and the outputs token by token from the cached latents."""
-    x_BTD = torch.randn(2, length, 32, generator=torch.Generator().manual_seed(length)).requires_grad_()
     theirs, call = _theirs(kind, q_rank)
     config = latent_attention.Config(
         num_heads=HEADS, head_dim=KEY, value_head_dim=VALUE, rope_dim=ROPE, kv_rank=LATENT, q_rank=q_rank
     )
     mixer = config.build(32)
-    own, other = dict(mixer.named_parameters()), dict(theirs.named_parameters())
     interleaved = kind != "v3 half-split"
-    given = _as_ours({name: value.detach() for name, value in other.items()}, interleaved)
-    assert own.keys() == given.keys()
-    for name, value in given.items():
-        own[name].data.copy_(value)
-    found, expected = mixer(x_BTD, Context()), call(x_BTD)
-    assert expected.abs().max() > 0.1
-    torch.testing.assert_close(found, expected, **CLOSE)
-    weights = torch.linspace(-1, 1, found.numel()).view_as(found)
-    found_grads = torch.autograd.grad((found * weights).sum(), (x_BTD, *own.values()))
-    x_grad, *grads = torch.autograd.grad((expected * weights).sum(), (x_BTD, *other.values()))
-    expected_grads = [x_grad, *_as_ours(dict(zip(other, grads, strict=True)), interleaved).values()]
-    names = ["x", *given]
-    found_by_name = dict(zip(["x", *own], found_grads, strict=True))
-    for name, grad in zip(names, expected_grads, strict=True):
-        scale = grad.abs().max().clamp(min=0.1)  # one token's softmax is 1, and queries and keys have no gradient
-        torch.testing.assert_close(found_by_name[name] / scale, grad / scale, **CLOSE)
+    parity.assert_same(mixer, theirs, lambda weights: _as_ours(weights, interleaved), length, 32, call=call)
+    x_BTD = parity.inputs(length, 32)
     with torch.no_grad():
         state = mixer.new_state(2, length)
         steps = [mixer(x_BTD[:, t : t + 1], Context(state=state)) for t in range(length)]
-        torch.testing.assert_close(torch.cat(steps, dim=1), expected, **CLOSE)
+        torch.testing.assert_close(torch.cat(steps, dim=1), call(x_BTD), atol=1e-4, rtol=1e-4)
 
 
 def _theirs(kind: str, q_rank: int | None) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
@@ -78,20 +61,17 @@ def _theirs(kind: str, q_rank: int | None) -> tuple[nn.Module, Callable[[Tensor]
     else:
         config = DeepseekV3Config(**shape, rope_interleave=kind == "v3")
         theirs, rotary = v3.DeepseekV3Attention(config, layer_idx=0), v3.DeepseekV3RotaryEmbedding(config)
-    generator = torch.Generator().manual_seed(0)
-    for parameter in theirs.parameters():
-        parameter.data.add_(torch.randn(parameter.shape, generator=generator), alpha=0.2)
+    parity.randomise(theirs)
 
     def call(x_BTD: Tensor) -> Tensor:
         length = x_BTD.shape[1]
-        mask = torch.full((length, length), torch.finfo(torch.float32).min).triu(1)[None, None]
         by = rotary(x_BTD, torch.arange(length)[None])
-        return theirs(x_BTD, attention_mask=mask, position_embeddings=by)[0]
+        return theirs(x_BTD, attention_mask=parity.causal_mask(length), position_embeddings=by)[0]
 
-    return theirs.eval(), call
+    return theirs, call
 
 
-def _as_ours(theirs: Weights, interleaved: bool) -> Weights:
+def _as_ours(theirs: parity.Weights, interleaved: bool) -> parity.Weights:
     """Latent and rotary key stand in one matrix, a head's keys and values in another; rotary pairs may be close."""
     order = torch.arange(ROPE).view(-1, 2).T.flatten() if interleaved else torch.arange(ROPE)
     latent, rotary_key = theirs["kv_a_proj_with_mqa.weight"].split((LATENT, ROPE))

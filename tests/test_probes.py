@@ -107,7 +107,7 @@ def test_a_setting_holds_what_a_sweep_needs(name: str, size: str):
     assert {config.vocab_size for config in its.tests.values()} == {its.train.vocab_size}
     if size == "cpu":
         assert 2 <= len(its.lrs) <= 4
-        assert its.steps * its.batch_size * its.train.length <= 2.3e6
+        assert its.steps * its.batch_size * its.train.length <= 6.5e6
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -187,8 +187,6 @@ def test_training_and_tests_differ_only_where_it_is_said(name: str):
             assert torch.equal(train.tokens_BT, test.tokens_BT)
             assert (scored(train) | ~scored(test)).all()
             assert torch.equal(train.targets_BT[scored(test)], test.targets_BT[scored(test)])
-        elif name == "mqar" and config.fewest_pairs is not None:
-            assert not torch.equal(train.tokens_BT, test.tokens_BT)
         elif name in OTHER_SIZES and config.smallest is not None:
             assert len(scored(train).sum(1).unique()) > 1
             assert len(scored(test).sum(1).unique()) == 1
@@ -270,20 +268,6 @@ def test_mqar_can_fill_with_random_tokens():
     assert solved("mqar", config, draw(config, 20), most=4) == (1.0, 1.0)
 
 
-def test_mqar_training_can_begin_with_short_lists():
-    config = probes.get("mqar").Config(length=64, num_pairs=16, vocab_size=64, fewest_pairs=2)
-    train, test = draw(config, 400, train=True), draw(config, 400)
-    assert (scored(test).sum(1) == 16).all()
-    kept = scored(train).sum(1)
-    assert kept.unique().tolist() == list(range(2, 17))
-    for i in range(16):  # the pairs that are left out are 0 in every place
-        gone = kept <= i
-        assert (train.tokens_BT[gone, 2 * i : 2 * i + 2] == 0).all()
-        assert (train.tokens_BT[~gone, 2 * i : 2 * i + 2] > 0).all()
-    assert torch.equal(train.tokens_BT[:, 32:] > 0, scored(train)[:, 32:])
-    assert solved("mqar", config, train, most=16) == (1.0, 1.0)
-
-
 def test_noise_takes_its_share_of_the_pairs():
     config = probes.get("noisy_recall").Config()
     tokens = draw(config, 2000).tokens_BT
@@ -353,7 +337,6 @@ def test_dfa_scores_no_letter_that_could_be_another():
         ("mqar", {"length": 64, "num_pairs": 0}, "mqar.num_pairs is 0"),
         ("mqar", {"length": 64, "num_pairs": 4, "vocab_size": 9}, "mqar.vocab_size is 9; 4 pairs need at least 10"),
         ("mqar", {"length": 64, "num_pairs": 4, "power": 0.0}, "mqar.power"),
-        ("mqar", {"length": 64, "num_pairs": 4, "fewest_pairs": 5}, "mqar.fewest_pairs is 5"),
         ("in_context_recall", {"num_pairs": 1}, "num_pairs is 1"),
         ("in_context_recall", {"vocab_size": 3}, "vocab_size is 3"),
         ("noisy_recall", {"noise": 1.0}, "noise is 1.0"),

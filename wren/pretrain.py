@@ -221,13 +221,13 @@ def _with_data(config: RunConfig, data: Path, manifest: Manifest, budget: Budget
     return dataclasses.replace(
         config,
         data=str(data),
-        data_hash=_content_hash(manifest),
+        data_hash=content_hash(manifest),
         time_budget=budget.seconds,
         train=train_config,
     )
 
 
-def _content_hash(manifest: Manifest) -> str:
+def content_hash(manifest: Manifest) -> str:
     """What identifies the tokens of a data folder, wherever it lies."""
     digest = hashlib.sha256(manifest.tokenizer.encode())
     for name, split in sorted(manifest.splits.items()):
@@ -244,7 +244,7 @@ def _stored(run: Run, wanted: RunConfig) -> RunConfig | None:
     if stored.time_budget is not None and wanted.time_budget is not None:  # measured, not asked for
         asked["train"]["steps"] = stored.train.steps
     asked["data"] = kept["data"]  # the folder may have moved; its content is compared by hash
-    difference = _first_difference(kept, asked)
+    difference = first_difference(kept, asked)
     if difference is not None:
         key, old, new = difference
         raise ConfigError(
@@ -254,10 +254,10 @@ def _stored(run: Run, wanted: RunConfig) -> RunConfig | None:
     return dataclasses.replace(stored, data=wanted.data)
 
 
-def _first_difference(old: Any, new: Any, where: str = "") -> tuple[str, Any, Any] | None:
+def first_difference(old: Any, new: Any, where: str = "") -> tuple[str, Any, Any] | None:
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *(key for key in new if key not in old)]:
-            found = _first_difference(old.get(key), new.get(key), f"{where}.{key}" if where else key)
+            found = first_difference(old.get(key), new.get(key), f"{where}.{key}" if where else key)
             if found:
                 return found
         return None

@@ -1,36 +1,15 @@
 """report.html: one self-contained page about a run: what it is and reached, its curve, samples, settings, machine."""
 
-import base64
 import html
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wren import units
+from wren import page, units
 from wren.files import read_json, write_json, write_text
 from wren.run import Run
 
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1c1f23; --soft: #5b636d; --line: #d9dee4; --paper: #ffffff; --tint: #f5f7f9 }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e9ec; --soft: #9aa3ad; --line: #353b42; --paper: #16191d; --tint: #1f2429 }
-}
-body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 860px;
-  margin: 2.5rem auto; padding: 0 1.25rem }
-h1 { font-size: 1.6rem; margin-bottom: 0.2rem } h2 { font-size: 1.1rem; margin: 2rem 0 0.6rem }
-p.lead { color: var(--soft); margin-top: 0 }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 0.75rem }
-.card { background: var(--tint); border-radius: 8px; padding: 0.8rem 1rem }
-.card { overflow-wrap: anywhere } .card b { display: block; font-size: 1.35rem; font-variant-numeric: tabular-nums }
-.card span { color: var(--soft) }
-table { border-collapse: collapse; width: 100%; font-size: 0.92rem }
-td, th { text-align: left; padding: 0.3rem 0.6rem; border-bottom: 1px solid var(--line); vertical-align: top }
-td:first-child { color: var(--soft); white-space: nowrap }
-pre { background: var(--tint); border-radius: 8px; padding: 0.9rem 1.1rem; white-space: pre-wrap; font: 0.92rem/1.5
-  ui-serif, Georgia, serif; overflow-wrap: anywhere }
-img { width: 100%; background: white; border-radius: 8px } details { margin-top: 0.6rem }
-code { font-size: 0.9em }
-"""
+_CURVE = "training loss and validation bits per byte over steps"
 
 
 def write_report(run: Run, result: Mapping[str, Any], notes: Mapping[str, str] | None = None) -> Path:
@@ -39,8 +18,7 @@ def write_report(run: Run, result: Mapping[str, Any], notes: Mapping[str, str] |
     result: what pretrain() returned. notes: further rows of the first table, label -> text.
     """
     write_json(run.path / "result.json", dict(result))
-    page = _page(run, result, notes or {})
-    write_text(run.path / "report.html", page)
+    write_text(run.path / "report.html", _page(run, result, notes or {}))
     return run.path / "report.html"
 
 
@@ -65,34 +43,17 @@ def _page(run: Run, result: Mapping[str, Any], notes: Mapping[str, str]) -> str:
         "state per sequence": f"{units.size(result['state_bytes'])} at {config['train']['context_len']} tokens",
         **notes,
     }
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>
-<h1>{html.escape(title)}</h1>
-<p class="lead">{html.escape(str(run.path))}, wren {html.escape(environment["wren"])}</p>
-<div class="cards">{"".join(_card(label, value) for label, value in cards)}</div>
+    body = f"""{page.cards(cards)}
 <h2>What it is</h2>{_table(facts)}
-<h2>How it learned</h2>{_picture(run.path / "loss.png")}{_evaluations(run)}
+<h2>How it learned</h2>{page.picture(run.path / "loss.png", _CURVE)}{_evaluations(run)}
 <h2>What it writes</h2>{_samples(run)}
-<h2>Settings</h2><details><summary>config.json</summary>{_table(_flat(config))}</details>
-</body></html>
-"""
-
-
-def _card(label: str, value: str) -> str:
-    return f'<div class="card"><b>{html.escape(value)}</b><span>{html.escape(label)}</span></div>'
+<h2>Settings</h2><details><summary>config.json</summary>{_table(_flat(config))}</details>"""
+    return page.document(title, f"{run.path}, wren {environment['wren']}", body)
 
 
 def _table(rows: Mapping[str, Any]) -> str:
     cells = "".join(f"<tr><td>{html.escape(k)}</td><td>{html.escape(str(v))}</td></tr>" for k, v in rows.items())
     return f"<table>{cells}</table>"
-
-
-def _picture(path: Path) -> str:
-    if not path.exists():
-        return ""
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
-    return f'<img alt="training loss and validation bits per byte over steps" src="data:image/png;base64,{data}">'
 
 
 def _evaluations(run: Run) -> str:

@@ -6,8 +6,11 @@ from typing import Literal
 from wren.errors import ConfigError
 from wren.flags import Device, Json, check_json, listed, write
 
-MIXERS = "attention,gated_delta_net,gated_delta_net:negative_eigenvalues,delta_net,gla,linear_attention:decay=fixed"
-PROBES = "mqar,copy,parity,s3,noisy_mqar"
+MIXERS = (
+    "attention,linear_attention:decay=fixed,delta_net,gated_delta_net,gated_delta_net:negative_eigenvalues,"
+    "reflections=delta_product:decay=false:gate=false:conv_size=none"
+)
+PROBES = "mqar,copy,parity,s3,selective_copying"
 
 
 def probe(
@@ -29,7 +32,8 @@ def probe(
     """Test what mixers can and cannot compute: a table mixers x probes, resumable anywhere.
 
     Args:
-        mixers: Mixers, each with settings if wanted (gla:num_heads=4), or patterns over depth (short_conv+attention).
+        mixers: Mixers, with settings and a name if wanted (two=delta_product:num_steps=2), or patterns over depth
+            (short_conv+attention).
         probes: Synthetic tasks; --probes list prints them all.
         size: cpu (minutes on two cores) or paper (the papers' own settings); some probes have more.
         seeds: Trainings at the best learning rate.
@@ -70,6 +74,104 @@ def probe(
     Console().print(probe_report.table(results))
     print(f"Size {size}, {precision.name} on {precision.device}. Table and pictures: {out}")
     return write(json_, summary)
+
+
+def compare(
+    recipes: str = "small,llama:dim=256:depth=2:num_heads=8:context_len=256:batch_size=8",
+    budget: str = "5m",
+    source: tuple[str, ...] = (),
+    data: Path | None = None,
+    val: tuple[str, ...] = (),
+    seeds: int = 3,
+    lrs: str = "4",
+    weight_decays: str = "2",
+    sizes: str | None = None,
+    contexts: str | None = None,
+    vocab_size: str | None = None,
+    baseline: str | None = None,
+    tune_share: float = 1.0,
+    probes: str | None = None,
+    out: Path = Path("runs/compare"),
+    keep_checkpoints: bool = False,
+    text_key: str = "text",
+    fresh: bool = False,
+    device: Device = "auto",
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
+    dry_run: bool = False,
+    json_: Json = None,
+) -> int:
+    """Compare architectures fairly: equal budgets, equal tuning, paired seeds, intervals; resumable anywhere.
+
+    Args:
+        recipes: Arms, each with a name and settings if wanted: plain=small:depth=4:optimizer.kind=adamw.
+        budget: What each training may use: a time (5m), 1e15flops or 50Mtokens.
+        source: Files, folders or globs of text; every vocabulary size gets its own shards of them.
+        data: A folder made by `wren data` instead of --source.
+        val: Files of the validation split; by default a part is chosen by the content of each document.
+        seeds: Final trainings of every arm: 3 to see, 5 to claim.
+        lrs: Learning rates to tune over: how many around the recipe's own, or a list such as 1e-3,2e-3.
+        weight_decays: Weight decays to tune over: how many (the recipe's own and tenths of it), or a list.
+        sizes: Settings of every size, such as "dim=64;dim=128,depth=4"; by default the recipes' own.
+        contexts: Context lengths, such as 256,1024; by default the recipes' own.
+        vocab_size: Entries of the tokenizer of arms that do not set vocab_size; by default 2048, or that of --data.
+        baseline: The arm that the others are compared with; by default the first.
+        tune_share: Share of the budget that a tuning run gets.
+        probes: Synthetic tasks that the arms are tested on as well; `wren probe --probes list` prints them.
+        out: Folder of data, trainings and report; the same command again goes on there.
+        keep_checkpoints: Keep the weights of finished trainings.
+        text_key: The JSON key or parquet column that holds the text.
+        fresh: Begin anew: remove what an earlier comparison left in --out.
+        dtype: Number format of matrix products; auto chooses by the device.
+        dry_run: Only say what would be trained.
+    """
+    from wren.lab import arms as reading
+    from wren.lab import compare as engine
+    from wren.lab import compare_data, compare_plan, compare_probes, compare_report
+    from wren.lab.compare_display import CompareDisplay
+    from wren.precision import choose_device, choose_precision
+
+    check_json(json_)
+    compare_data.check_source(source, data)
+    size = _vocab_size(vocab_size, data)
+    arms = reading.read_arms(recipes, size)
+    names = tuple(listed(probes, "probes")) if probes is not None else ()
+    plans = compare_plan.plan_cells(arms, reading.read_sizes(sizes), reading.read_contexts(contexts), out, dtype)
+    settings = engine.Settings(
+        arms=arms,
+        cells=tuple(plans),
+        budget=compare_plan.read_budget(budget),
+        grid=compare_plan.read_grid(lrs, weight_decays),
+        seeds=seeds,
+        baseline=baseline if baseline is not None else arms[0].name,
+        source=str(data) if data is not None else ", ".join(source),
+        tune_share=tune_share,
+        probes=names,
+        keep_checkpoints=keep_checkpoints,
+    )
+    precision = choose_precision(choose_device(device), dtype)
+    compare_probes.plan_probes(arms, names, out)  # whatever is unknown is said before any work
+    print(engine.describe(settings, precision))
+    if dry_run:
+        return 0
+    if fresh:
+        engine.clear(out)
+    texts = compare_data.prepare_all(
+        [arm.vocab_size for arm in arms], out, source=source, val=val, data=data, text_key=text_key, fresh=fresh,
+        say=print,
+    )  # fmt: skip
+    with CompareDisplay() as display:
+        comparison = engine.compare(settings, texts, out, precision=precision, display=display)
+    return write(json_, compare_report.write(comparison, out))
+
+
+def _vocab_size(text: str | None, data: Path | None) -> int:
+    """Of arms that do not set their own."""
+    from wren import units
+    from wren.data.shards import Manifest
+
+    if text is not None:
+        return units.count(text, "vocabulary size")
+    return 2048 if data is None else Manifest.load(data).vocab_size
 
 
 def _list_probes() -> int:

@@ -5,10 +5,8 @@ out/<size>/<probe>/<mixer>@<dim>/cell.json              what came out, once all 
 """
 
 import dataclasses
-import hashlib
 import itertools
 import json
-import re
 import shutil
 import time
 from collections.abc import Sequence
@@ -20,6 +18,7 @@ from wren import config as configs
 from wren import probes, units
 from wren.errors import ConfigError, unknown_key
 from wren.files import read_json, write_json
+from wren.lab.arms import folder_name
 from wren.lab.probe_trial import Training, Trial, model_for, rungs
 from wren.model import ModelConfig
 from wren.precision import Precision
@@ -29,7 +28,7 @@ from wren.run import Run
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One place of the table: a mixer on a probe at a width."""
+    """One place of the table: a mixer on a probe at a width. arm: its name in the table."""
 
     probe: str
     arm: str
@@ -52,7 +51,8 @@ def plan(
 ) -> list[Cell]:
     """The cells in the order they are trained; raises ConfigError for anything unknown, before anything is trained.
 
-    dims: widths instead of the setting's own. steps: optimizer steps instead of the setting's own.
+    arms: mixers, or "name=mixer", see model_for. dims: widths instead of the setting's own. steps: optimizer steps
+    instead of the setting's own.
     """
     if not arms or not names:
         raise ConfigError("There is nothing to probe: name at least one mixer (--mixers) and one probe (--probes).")
@@ -63,21 +63,22 @@ def plan(
             raise ConfigError(unknown_key(f"Size of probe {name}", size, sizes))
         for arm, dim in itertools.product(arms, dims or (None,)):
             setting = _changed(sizes[size], dim, steps)
-            folder = out / size / name / f"{_folder_name(arm)}@{setting.dim}"
-            model = model_for(arm, setting)
-            cells.append(Cell(probe=name, arm=arm, size=size, setting=setting, model=model, folder=folder))
+            label, text = named(arm)
+            folder = out / size / name / f"{folder_name(label)}@{setting.dim}"
+            model = model_for(text, setting)
+            cells.append(Cell(probe=name, arm=label, size=size, setting=setting, model=model, folder=folder))
     return cells
+
+
+def named(arm: str) -> tuple[str, str]:
+    """ "two=delta_product:num_steps=2" as its name and its mixer; without a name the mixer's text is the name."""
+    name, equals, text = arm.partition("=")
+    return (name, text) if equals and name.isidentifier() and ":" not in name else (arm, arm)
 
 
 def _changed(setting: Setting, dim: int | None, steps: int | None) -> Setting:
     changes = {"dim": dim, "steps": steps}
     return dataclasses.replace(setting, **{name: value for name, value in changes.items() if value is not None})
-
-
-def _folder_name(arm: str) -> str:
-    """The arm's text as a file name; long ones end in a hash."""
-    plain = re.sub(r"[^A-Za-z0-9_+.=-]+", ",", arm)
-    return plain if len(plain) <= 80 else f"{plain[:70]}-{hashlib.sha256(arm.encode()).hexdigest()[:8]}"
 
 
 def sweep(
@@ -120,6 +121,7 @@ def _settings(cell: Cell, seeds: int, lrs: Sequence[float], halving: bool, preci
         "seeds": seeds,
         "halving": halving,
         "dtype": precision.name,
+        "model": json.loads(json.dumps(configs.to_json(cell.model))),
         "setting": json.loads(json.dumps(configs.to_json(setting))),
     }
 
@@ -131,7 +133,11 @@ def _stored(cell: Cell, settings: dict[str, Any]) -> dict[str, Any] | None:
     stored = read_json(path)
     for key, value in settings.items():
         if stored.get(key) != value:
-            inner = next((k for k in value if stored.get(key, {}).get(k) != value[k]), "") if key == "setting" else ""
+            inner = (
+                next((k for k in value if stored.get(key, {}).get(k) != value[k]), "")
+                if key in ("setting", "model")
+                else ""
+            )
             what = f"{key}.{inner}" if inner else key
             raise ConfigError(f"{path} holds a result with another {what}; choose another --out, or add --fresh.")
     return stored

@@ -12,6 +12,9 @@ tuning. Seconds are of training steps alone. FLOPs are 3 x forward per trained t
 
 from dataclasses import dataclass, field
 
+from wren.evals.parts import Detail as Detail
+from wren.evals.parts import Part as Part
+
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
@@ -53,40 +56,6 @@ class Point:
     seconds: float
     flops: float
     bits_per_byte: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """Sums over a part of the text: bits per byte = nats / ln 2 / bytes; nats per token = nats / tokens."""
-
-    name: str
-    nats: float
-    tokens: int
-    bytes: int
-
-    @property
-    def bits_per_byte(self) -> float:
-        return self.nats / 0.6931471805599453 / self.bytes if self.bytes else float("nan")
-
-    @property
-    def loss(self) -> float:
-        return self.nats / self.tokens if self.tokens else float("nan")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Detail:
-    """A model on the validation split.
-
-    positions: by place in the context, buckets "0-15", "16-31", "32-63", ... repeats: "repeat-2" are the tokens that
-    complete a pair (the token before, this one) seen earlier in the same document of the same row, "repeat-3" those
-    that complete such a triple, "new" the tokens of neither. blocks: consecutive stretches of the split, for drawing
-    the text anew.
-    """
-
-    whole: Part
-    positions: tuple[Part, ...] = ()
-    repeats: tuple[Part, ...] = ()
-    blocks: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

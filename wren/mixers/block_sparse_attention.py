@@ -21,6 +21,8 @@ from wren.ops.attention import Gate, check_heads, gate_width, gated
 from wren.ops.block_sparse_attention import cached_block_sparse_attention, chunked_block_sparse_attention
 from wren.ops.norm import rms_norm
 from wren.ops.rope import rotate, rotation
+from wren.ops.settings import check_counts
+from wren.ops.widen import wide_dtype
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +46,7 @@ class Config:
     def build(self, dim: int) -> "BlockSparseAttention":
         """Raises ConfigError for sizes that do not divide or are out of range."""
         check_heads("block_sparse_attention", dim, self.num_heads, self.num_kv_heads, self.head_dim, self.positions)
-        for name, value in (("block_size", self.block_size), ("top_k", self.top_k)):
-            if value < 1:
-                raise ConfigError(f"block_sparse_attention.{name} is {value}; it must be at least 1.")
+        check_counts("block_sparse_attention", self, "block_size", "top_k")
         return BlockSparseAttention(dim, self)
 
 
@@ -152,7 +152,7 @@ class BlockSparseAttention(Mixer):
         tail = (self.num_kv_heads, self.head_dim)
         lengths_B = torch.zeros(batch_size, dtype=torch.long, device=device)
         keys, values = (torch.zeros(batch_size, max_len, *tail, dtype=dtype, device=device) for _ in range(2))
-        wide = torch.promote_types(dtype, torch.float32)
+        wide = wide_dtype(dtype)
         sums = torch.zeros(batch_size, -(-max_len // self.config.block_size), *tail, dtype=wide, device=device)
         return BlockSparseState(lengths_B, max_len, 0, keys, values, sums, self.config.block_size)
 

@@ -7,18 +7,18 @@ times silu(W_g x) with a gate.
 B batch, T time, D model width, H heads, K key width, V value width.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wren.errors import ConfigError
-from wren.mixer import Context, Mixer, State, advance, check_tail, own_state, valid_mask, without_padding
-from wren.ops.gated_delta_rule import chunked_flops_per_token, gated_delta_rule, widened
+from wren import recurrent
+from wren.mixer import Context, Mixer, valid_mask, without_padding
+from wren.ops.gated_delta_rule import chunked_flops_per_token, gated_delta_rule
 from wren.ops.norm import l2_normalised, rms_norm
-from wren.ops.short_convolution.parts import convolve_parts
+from wren.ops.settings import check_conv_size, check_counts, check_split
+from wren.ops.widen import widened
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,17 +40,9 @@ class Config:
 
     def build(self, dim: int) -> "DeltaNet":
         """Raises ConfigError for sizes that do not divide or are out of range."""
-        for name in ("num_heads", "head_dim", "value_head_dim", "chunk_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"delta_net.{name} is {value}; it must be at least 1.")
-        if self.conv_size is not None and self.conv_size < 2:
-            raise ConfigError(f"delta_net.conv_size is {self.conv_size}; use 2 or more, or none.")
-        if self.head_dim is None and dim % self.num_heads:
-            raise ConfigError(
-                f"A width of {dim} cannot be split over {self.num_heads} delta_net heads; "
-                "choose num_heads that divides it, or set head_dim."
-            )
+        check_counts("delta_net", self, "num_heads", "head_dim", "value_head_dim", "chunk_size")
+        check_conv_size("delta_net", self.conv_size)
+        check_split("delta_net", dim, self.num_heads, self.head_dim)
         return DeltaNet(dim, self)
 
 
@@ -68,12 +60,8 @@ EXAMPLES = (
 )
 
 
-@dataclass
-class DeltaNetState(State):
-    """The memory, in fp32, and the last inputs of the short convolution."""
-
-    memory_BHKV: Tensor
-    tail_BUC: Tensor  # (B, conv_size - 1, q, k and v beside one another); no rows without a convolution
+class DeltaNetState(recurrent.MemoryState):
+    """The tail holds q, k and v beside one another."""
 
 
 class DeltaNet(Mixer):
@@ -89,21 +77,17 @@ class DeltaNet(Mixer):
         self.value_dim = config.value_head_dim or self.key_dim
         self.values_dim = config.num_heads * self.value_dim
         self.widths = [config.num_heads * self.key_dim] * 2 + [self.values_dim]
+        self.memory_shape = (config.num_heads, self.key_dim, self.value_dim)
+        self.tail_shape = recurrent.tail_shape(sum(self.widths), config.conv_size)
         self.q, self.k, self.v = (nn.Linear(dim, width, bias=False) for width in self.widths)
         self.beta = nn.Linear(dim, config.num_heads, bias=False)
         self.gate = nn.Linear(dim, self.values_dim, bias=False) if config.gate else None
-        self.conv = None
-        if config.conv_size is not None:
-            bound = config.conv_size**-0.5
-            self.conv = nn.Parameter(torch.empty(sum(self.widths), config.conv_size).uniform_(-bound, bound))
+        self.conv = recurrent.new_conv(sum(self.widths), config.conv_size)
         self.norm = nn.Parameter(torch.ones(self.value_dim))
         self.out = nn.Linear(self.values_dim, dim, bias=False)
 
     def forward(self, x_BTD: Tensor, context: Context) -> Tensor:
-        state = own_state(context, DeltaNetState, len(x_BTD))
-        if state is not None:
-            check_tail("memories", state.memory_BHKV, (self.config.num_heads, self.key_dim, self.value_dim))
-            check_tail("convolution tails", state.tail_BUC, self._tail_shape())
+        state = recurrent.own_memory_state(context, DeltaNetState, len(x_BTD), self.memory_shape, self.tail_shape)
         x_BTD = without_padding(x_BTD, context.valid_B)
         q_BTHK, k_BTHK, v_BTHV = self._queries_keys_values(x_BTD, context, state)
         o_BTHV, last_BHKV = gated_delta_rule(
@@ -116,10 +100,7 @@ class DeltaNet(Mixer):
             documents_BT=context.documents_BT,
             chunk_size=self.config.chunk_size,
         )
-        if state is not None:
-            if last_BHKV is not None:
-                state.memory_BHKV = last_BHKV
-            state.lengths_B = advance(state.lengths_B, x_BTD.shape[1], context.valid_B)
+        recurrent.carry_on(state, last_BHKV, x_BTD.shape[1], context.valid_B)
         normed_BTE = rms_norm(o_BTHV, self.norm, self.config.norm_eps).flatten(2).to(v_BTHV.dtype)
         return self.out(normed_BTE if self.gate is None else normed_BTE * F.silu(self.gate(x_BTD)))
 
@@ -130,14 +111,7 @@ class DeltaNet(Mixer):
         q, k, v = self.q(x_BTD), self.k(x_BTD), self.v(x_BTD)
         if context.values_BTD is not None:
             v = v + context.values_BTD.to(v.dtype)
-        if self.conv is not None:
-            tail_BUC = None if state is None else state.tail_BUC
-            (q, k, v), tail_BUC = convolve_parts(
-                [q, k, v], self.conv, tail_BUA=tail_BUC, documents_BT=context.documents_BT, valid_B=context.valid_B
-            )
-            if state is not None and tail_BUC is not None:
-                state.tail_BUC = tail_BUC
-        q, k, v = F.silu(q), F.silu(k), F.silu(v)
+        q, k, v = (F.silu(y) for y in recurrent.convolved([q, k, v], self.conv, context, state))
         q, k = (l2_normalised(widened(y).unflatten(-1, (-1, self.key_dim))) for y in (q, k))
         return q, k, v.unflatten(-1, (-1, self.value_dim))
 
@@ -149,18 +123,12 @@ class DeltaNet(Mixer):
         valid_BT = valid_mask(valid_B, x_BTD.shape[1])
         return beta_BTH if valid_BT is None else beta_BTH * valid_BT[:, :, None]
 
-    def _tail_shape(self) -> tuple[int, int]:
-        return ((self.config.conv_size or 1) - 1, sum(self.widths))
-
     def new_state(
         self, batch_size: int, max_len: int, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> DeltaNetState:
         """max_len bounds nothing here: the state has one size for every length."""
-        memory_shape = (batch_size, self.config.num_heads, self.key_dim, self.value_dim)
-        return DeltaNetState(
-            torch.zeros(batch_size, dtype=torch.long, device=device),
-            torch.zeros(memory_shape, dtype=torch.promote_types(dtype, torch.float32), device=device),
-            torch.zeros(batch_size, *self._tail_shape(), dtype=dtype, device=device),
+        return recurrent.new_memory_state(
+            DeltaNetState, batch_size, self.memory_shape, self.tail_shape, device=device, dtype=dtype
         )
 
     def flops_per_token(self, context_len: int) -> float:
@@ -172,4 +140,4 @@ class DeltaNet(Mixer):
         return projections + convolution + self.config.num_heads * rule
 
     def state_bytes(self, context_len: int) -> int:
-        return 4 * self.config.num_heads * self.key_dim * self.value_dim + 2 * math.prod(self._tail_shape())
+        return recurrent.memory_state_bytes(self.memory_shape, self.tail_shape)

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wren.cache import SlotState, positions
-from wren.errors import ConfigError
 from wren.mixer import Context, Mixer, check_tail, own_state, without_padding
 from wren.ops.attention import Gate, check_heads, gate_width, gated
 from wren.ops.forgetting_attention import (
@@ -26,6 +25,8 @@ from wren.ops.forgetting_attention import (
 )
 from wren.ops.norm import rms_norm
 from wren.ops.rope import rotate, rotation
+from wren.ops.settings import check_counts
+from wren.ops.widen import wide_dtype, widened
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +49,7 @@ class Config:
     def build(self, dim: int) -> "ForgettingAttention":
         """Raises ConfigError for sizes that do not divide or are out of range."""
         check_heads("forgetting_attention", dim, self.num_heads, self.num_kv_heads, self.head_dim, self.positions)
-        if self.block_size < 1:
-            raise ConfigError(f"forgetting_attention.block_size is {self.block_size}; it must be at least 1.")
+        check_counts("forgetting_attention", self, "block_size")
         return ForgettingAttention(dim, self)
 
 
@@ -113,9 +113,8 @@ class ForgettingAttention(Mixer):
         if self.config.positions == "rope":
             by = rotation(positions(x_BTD, context), self.head_dim, self.config.rope_base, q_BTHK.dtype)
             q_BTHK, k_BTJK = rotate(q_BTHK, by), rotate(k_BTJK, by)
-        logits_BTH = self.forget(x_BTD)
-        wide = torch.promote_types(logits_BTH.dtype, torch.float32)
-        return q_BTHK.to(v_BTJK.dtype), k_BTJK.to(v_BTJK.dtype), v_BTJK, F.logsigmoid(logits_BTH.to(wide))
+        log_forget_BTH = F.logsigmoid(widened(self.forget(x_BTD)))
+        return q_BTHK.to(v_BTJK.dtype), k_BTJK.to(v_BTJK.dtype), v_BTJK, log_forget_BTH
 
     def _attend(
         self,
@@ -149,7 +148,7 @@ class ForgettingAttention(Mixer):
         shape = (batch_size, max_len, self.num_kv_heads, self.head_dim)
         lengths_B = torch.zeros(batch_size, dtype=torch.long, device=device)
         keys, values = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
-        wide = torch.promote_types(dtype, torch.float32)
+        wide = wide_dtype(dtype)
         log_forget_BSH = torch.zeros(batch_size, max_len, self.config.num_heads, dtype=wide, device=device)
         return ForgettingAttentionState(lengths_B, max_len, 0, keys, values, log_forget_BSH)
 

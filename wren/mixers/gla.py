@@ -14,11 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wren import recurrent
 from wren.errors import ConfigError
-from wren.mixer import Context, Mixer, State, advance, check_tail, own_state, valid_mask, without_padding
-from wren.ops.gated_linear_attention import chunked_flops_per_token, gated_linear_attention, widened
+from wren.mixer import Context, Mixer, valid_mask, without_padding
+from wren.ops.gated_linear_attention import chunked_flops_per_token, gated_linear_attention
 from wren.ops.norm import rms_norm
-from wren.ops.short_convolution.parts import convolve_parts
+from wren.ops.settings import check_conv_size, check_counts
+from wren.ops.widen import widened
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,17 +43,14 @@ class Config:
 
     def build(self, dim: int) -> "GatedLinearAttention":
         """Raises ConfigError for sizes that do not divide or are out of range."""
-        for name in ("num_heads", "rank"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"gla.{name} is {getattr(self, name)}; it must be at least 1.")
+        check_counts("gla", self, "num_heads", "rank")
         for name in ("expand_k", "expand_v", "log_decay_divisor", "norm_eps"):
             value = getattr(self, name)
             if not 0 < value < math.inf:
                 raise ConfigError(f"gla.{name} is {value}; it must be a finite number above 0.")
         if self.chunk_size < 2 or self.chunk_size & (self.chunk_size - 1):
             raise ConfigError(f"gla.chunk_size is {self.chunk_size}; it must be a power of two from 2 on, such as 32.")
-        if self.conv_size is not None and self.conv_size < 2:
-            raise ConfigError(f"gla.conv_size is {self.conv_size}; use 2 or more, or none.")
+        check_conv_size("gla", self.conv_size)
         for name in ("expand_k", "expand_v"):
             width = dim * getattr(self, name)
             if width % self.num_heads or width < self.num_heads:
@@ -68,12 +67,8 @@ EXAMPLES = (
 )
 
 
-@dataclass
-class GatedLinearAttentionState(State):
-    """The memory, in fp32, and the last inputs of the short convolution."""
-
-    memory_BHKV: Tensor
-    tail_BUC: Tensor  # (B, conv_size - 1, q, k and v beside one another); no rows without a convolution
+class GatedLinearAttentionState(recurrent.MemoryState):
+    """The tail holds q, k and v beside one another."""
 
 
 class GatedLinearAttention(Mixer):
@@ -89,21 +84,19 @@ class GatedLinearAttention(Mixer):
         self.key_dim, self.value_dim = keys // config.num_heads, values // config.num_heads
         self.widths = [keys, keys, values]
         self.values_dim = values
+        self.memory_shape = (config.num_heads, self.key_dim, self.value_dim)
+        self.tail_shape = recurrent.tail_shape(sum(self.widths), config.conv_size)
         self.q, self.k, self.v = (nn.Linear(dim, width, bias=False) for width in self.widths)
         self.gate = nn.Linear(dim, values, bias=False)
         self.decay_down, self.decay_up = nn.Linear(dim, config.rank, bias=False), nn.Linear(config.rank, keys)
-        self.conv = None
-        if config.conv_size is not None:
-            bound = config.conv_size**-0.5
-            self.conv = nn.Parameter(torch.empty(sum(self.widths), config.conv_size).uniform_(-bound, bound))
+        self.conv = recurrent.new_conv(sum(self.widths), config.conv_size)
         self.norm = nn.Parameter(torch.ones(self.value_dim))
         self.out = nn.Linear(values, dim, bias=False)
 
     def forward(self, x_BTD: Tensor, context: Context) -> Tensor:
-        state = own_state(context, GatedLinearAttentionState, len(x_BTD))
-        if state is not None:
-            check_tail("memories", state.memory_BHKV, (self.config.num_heads, self.key_dim, self.value_dim))
-            check_tail("convolution tails", state.tail_BUC, self._tail_shape())
+        state = recurrent.own_memory_state(
+            context, GatedLinearAttentionState, len(x_BTD), self.memory_shape, self.tail_shape
+        )
         x_BTD = without_padding(x_BTD, context.valid_B)
         q_BTHK, k_BTHK, v_BTHV = self._queries_keys_values(x_BTD, context, state)
         log_decay_BTHK = self._log_decay(x_BTD)
@@ -119,10 +112,7 @@ class GatedLinearAttention(Mixer):
             documents_BT=context.documents_BT,
             chunk_size=self.config.chunk_size,
         )
-        if state is not None:
-            if last_BHKV is not None:
-                state.memory_BHKV = last_BHKV
-            state.lengths_B = advance(state.lengths_B, x_BTD.shape[1], context.valid_B)
+        recurrent.carry_on(state, last_BHKV, x_BTD.shape[1], context.valid_B)
         gate_BTE = F.silu(self.gate(x_BTD))
         normed_BTHV = rms_norm(o_BTHV, self.norm, self.config.norm_eps)
         return self.out(normed_BTHV.flatten(2).to(gate_BTE.dtype) * gate_BTE)
@@ -135,13 +125,7 @@ class GatedLinearAttention(Mixer):
         if context.values_BTD is not None:
             v = v + context.values_BTD.to(v.dtype)
         if self.conv is not None:
-            tail_BUC = None if state is None else state.tail_BUC
-            parts, tail_BUC = convolve_parts(
-                [q, k, v], self.conv, tail_BUA=tail_BUC, documents_BT=context.documents_BT, valid_B=context.valid_B
-            )
-            if state is not None and tail_BUC is not None:
-                state.tail_BUC = tail_BUC
-            q, k, v = (F.silu(part) for part in parts)
+            q, k, v = (F.silu(y) for y in recurrent.convolved([q, k, v], self.conv, context, state))
         q_BTHK, k_BTHK = (y.unflatten(-1, (-1, self.key_dim)) for y in (q * self.key_dim**-0.5, k))
         return q_BTHK, k_BTHK, v.unflatten(-1, (-1, self.value_dim))
 
@@ -150,18 +134,12 @@ class GatedLinearAttention(Mixer):
         logits_BTC = widened(self.decay_up(self.decay_down(x_BTD)))
         return F.logsigmoid(logits_BTC).unflatten(-1, (-1, self.key_dim)) / self.config.log_decay_divisor
 
-    def _tail_shape(self) -> tuple[int, int]:
-        return ((self.config.conv_size or 1) - 1, sum(self.widths))
-
     def new_state(
         self, batch_size: int, max_len: int, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> GatedLinearAttentionState:
         """max_len bounds nothing here: the state has one size for every length."""
-        memory_shape = (batch_size, self.config.num_heads, self.key_dim, self.value_dim)
-        return GatedLinearAttentionState(
-            torch.zeros(batch_size, dtype=torch.long, device=device),
-            torch.zeros(memory_shape, dtype=torch.promote_types(dtype, torch.float32), device=device),
-            torch.zeros(batch_size, *self._tail_shape(), dtype=dtype, device=device),
+        return recurrent.new_memory_state(
+            GatedLinearAttentionState, batch_size, self.memory_shape, self.tail_shape, device=device, dtype=dtype
         )
 
     def flops_per_token(self, context_len: int) -> float:
@@ -172,4 +150,4 @@ class GatedLinearAttention(Mixer):
         return projections + convolution + self.config.num_heads * rule
 
     def state_bytes(self, context_len: int) -> int:
-        return 4 * self.config.num_heads * self.key_dim * self.value_dim + 2 * math.prod(self._tail_shape())
+        return recurrent.memory_state_bytes(self.memory_shape, self.tail_shape)

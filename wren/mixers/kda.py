@@ -9,25 +9,26 @@ norm one for each head.
 B batch, T time, D model width, H heads, K key width, V value width.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wren import recurrent
 from wren.errors import ConfigError
-from wren.mixer import Context, Mixer, State, advance, check_tail, own_state, valid_mask, without_padding
+from wren.mixer import Context, Mixer, valid_mask, without_padding
+from wren.ops.decay import inverse_softplus_of_times
 from wren.ops.generalised_delta_rule import (
     chunked_flops_per_token,
     chunked_generalised_delta_rule,
     kernel_fits,
     kernel_kimi_delta_rule,
     naive_generalised_delta_rule,
-    widened,
 )
 from wren.ops.norm import l2_normalised, rms_norm
-from wren.ops.short_convolution import next_tail, short_convolution
+from wren.ops.settings import check_conv_size, check_counts, check_split
+from wren.ops.widen import widened
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,21 +51,13 @@ class Config:
 
     def build(self, dim: int) -> "KimiDeltaAttention":
         """Raises ConfigError for sizes that do not divide or are out of range."""
-        for name in ("num_heads", "head_dim", "value_head_dim", "rank", "chunk_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"kda.{name} is {value}; it must be at least 1.")
+        check_counts("kda", self, "num_heads", "head_dim", "value_head_dim", "rank", "chunk_size")
         if self.chunk_size & (self.chunk_size - 1):
             raise ConfigError(f"kda.chunk_size is {self.chunk_size}; it must be a power of two, such as 64.")
-        if self.conv_size is not None and self.conv_size < 2:
-            raise ConfigError(f"kda.conv_size is {self.conv_size}; use 2 or more, or none.")
+        check_conv_size("kda", self.conv_size)
         if not self.norm_eps > 0:
             raise ConfigError(f"kda.norm_eps is {self.norm_eps}; it must be above 0.")
-        if self.head_dim is None and dim % self.num_heads:
-            raise ConfigError(
-                f"A width of {dim} cannot be split over {self.num_heads} kda heads; "
-                "choose num_heads that divides it, or set head_dim."
-            )
+        check_split("kda", dim, self.num_heads, self.head_dim)
         return KimiDeltaAttention(dim, self)
 
 
@@ -75,12 +68,8 @@ EXAMPLES = (
 )
 
 
-@dataclass
-class KimiDeltaState(State):
-    """The memory, in fp32, and the last inputs of the short convolution."""
-
-    memory_BHKV: Tensor
-    tail_BUC: Tensor  # (B, conv_size - 1, q, k and v beside one another); no rows without a convolution
+class KimiDeltaState(recurrent.MemoryState):
+    """The tail holds q, k and v beside one another."""
 
 
 class KimiDeltaAttention(Mixer):
@@ -98,31 +87,26 @@ class KimiDeltaAttention(Mixer):
         rank = config.rank or self.value_dim
         self.widths = [keys, keys, values]
         self.values_dim = values
+        self.memory_shape = (config.num_heads, self.key_dim, self.value_dim)
+        self.tail_shape = recurrent.tail_shape(sum(self.widths), config.conv_size)
         self.q, self.k, self.v = (nn.Linear(dim, width, bias=False) for width in self.widths)
         self.decay_down, self.decay_up = nn.Linear(dim, rank, bias=False), nn.Linear(rank, keys, bias=False)
         self.gate_down, self.gate_up = nn.Linear(dim, rank, bias=False), nn.Linear(rank, values, bias=False)
         self.beta = nn.Linear(dim, config.num_heads, bias=False)
         self.A_log = nn.Parameter(torch.empty(config.num_heads).uniform_(1.0, 16.0).log())
-        self.dt_bias = nn.Parameter(_inverse_softplus_of_times(keys))
-        self.conv = None
-        if config.conv_size is not None:
-            bound = config.conv_size**-0.5
-            self.conv = nn.Parameter(torch.empty(sum(self.widths), config.conv_size).uniform_(-bound, bound))
+        self.dt_bias = nn.Parameter(inverse_softplus_of_times(keys))
+        self.conv = recurrent.new_conv(sum(self.widths), config.conv_size)
         self.norm = nn.Parameter(torch.ones(self.value_dim))
         self.out = nn.Linear(values, dim, bias=False)
 
     def forward(self, x_BTD: Tensor, context: Context) -> Tensor:
-        state = own_state(context, KimiDeltaState, len(x_BTD))
-        if state is not None:
-            check_tail("memories", state.memory_BHKV, (self.config.num_heads, self.key_dim, self.value_dim))
-            check_tail("convolution tails", state.tail_BUC, self._tail_shape())
+        state = recurrent.own_memory_state(context, KimiDeltaState, len(x_BTD), self.memory_shape, self.tail_shape)
         x_BTD = without_padding(x_BTD, context.valid_B)
         q_BTHK, k_BTHK, v_BTHV = self._queries_keys_values(x_BTD, context, state)
         log_decay_BTHK, beta_BTH = self._gates(x_BTD, context.valid_B)
         inputs = (q_BTHK, k_BTHK, v_BTHV, log_decay_BTHK, beta_BTH)
-        o_BTHV = self._recur(inputs, context.documents_BT, state)
-        if state is not None:
-            state.lengths_B = advance(state.lengths_B, x_BTD.shape[1], context.valid_B)
+        o_BTHV, last_BHKV = self._recur(inputs, context.documents_BT, state)
+        recurrent.carry_on(state, last_BHKV, x_BTD.shape[1], context.valid_B)
         gate_BTE = self.gate_up(self.gate_down(x_BTD)).sigmoid()
         normed_BTHV = rms_norm(o_BTHV, self.norm, self.config.norm_eps)
         return self.out(normed_BTHV.flatten(2).to(gate_BTE.dtype) * gate_BTE)
@@ -134,24 +118,9 @@ class KimiDeltaAttention(Mixer):
         q, k, v = self.q(x_BTD), self.k(x_BTD), self.v(x_BTD)
         if context.values_BTD is not None:
             v = v + context.values_BTD.to(v.dtype)
-        if self.conv is not None:
-            q, k, v = self._convolved([q, k, v], self.conv, context, state)
-        q, k, v = F.silu(q), F.silu(k), F.silu(v)
+        q, k, v = (F.silu(y) for y in recurrent.convolved([q, k, v], self.conv, context, state))
         q, k = (l2_normalised(widened(y).unflatten(-1, (-1, self.key_dim))) for y in (q, k))
         return q * self.key_dim**-0.5, k, v.unflatten(-1, (-1, self.value_dim))
-
-    def _convolved(
-        self, parts: list[Tensor], weight_CW: Tensor, context: Context, state: KimiDeltaState | None
-    ) -> list[Tensor]:
-        weights, width = weight_CW.split(self.widths), weight_CW.shape[1]
-        tails = [None] * 3 if state is None else state.tail_BUC.split(self.widths, dim=-1)
-        convolved = [
-            short_convolution(part, weight, tail_BUC=tail, documents_BT=context.documents_BT)
-            for part, weight, tail in zip(parts, weights, tails, strict=True)
-        ]
-        if state is not None:
-            state.tail_BUC = next_tail(torch.cat(parts, dim=-1), width, state.tail_BUC, context.valid_B)
-        return convolved
 
     def _gates(self, x_BTD: Tensor, valid_B: Tensor | None) -> tuple[Tensor, Tensor]:
         """Log decay (B, T, H, K) and beta (B, T, H) in fp32: the decay multiplies up over thousands of tokens."""
@@ -165,37 +134,26 @@ class KimiDeltaAttention(Mixer):
             return log_decay_BTHK, beta_BTH
         return log_decay_BTHK * valid_BT[:, :, None, None], beta_BTH * valid_BT[:, :, None]
 
-    def _recur(self, inputs: tuple[Tensor, ...], documents_BT: Tensor | None, state: KimiDeltaState | None) -> Tensor:
-        """Runs the rule by the form that fits, and carries the memory on."""
+    def _recur(
+        self, inputs: tuple[Tensor, ...], documents_BT: Tensor | None, state: KimiDeltaState | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Outputs and the last memory, by the form of the rule that fits; that is None from packed documents."""
         q, k, v, log_decay, beta = inputs
         memory = None if state is None else state.memory_BHKV
         if v.shape[1] == 1:
-            o_BTHV, last = naive_generalised_delta_rule(q, beta[..., None] * k, v, log_decay, k, memory_BHKV=memory)
-        elif kernel_fits(k, v, memory, documents_BT):
-            o_BTHV, last = kernel_kimi_delta_rule(
-                q, k, v, log_decay, beta, memory_BHKV=memory, documents_BT=documents_BT
-            )
-        else:
-            written, size = beta[..., None] * k, self.config.chunk_size
-            o_BTHV, last = chunked_generalised_delta_rule(
-                q, written, v, log_decay, k, memory_BHKV=memory, documents_BT=documents_BT, chunk_size=size
-            )
-        if state is not None and last is not None:
-            state.memory_BHKV = last
-        return o_BTHV
-
-    def _tail_shape(self) -> tuple[int, int]:
-        return ((self.config.conv_size or 1) - 1, sum(self.widths))
+            return naive_generalised_delta_rule(q, beta[..., None] * k, v, log_decay, k, memory_BHKV=memory)
+        given = {"memory_BHKV": memory, "documents_BT": documents_BT}
+        if kernel_fits(k, v, memory, documents_BT):
+            return kernel_kimi_delta_rule(q, k, v, log_decay, beta, **given)
+        written, size = beta[..., None] * k, self.config.chunk_size
+        return chunked_generalised_delta_rule(q, written, v, log_decay, k, chunk_size=size, **given)
 
     def new_state(
         self, batch_size: int, max_len: int, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> KimiDeltaState:
         """max_len bounds nothing here: the state has one size for every length."""
-        memory_shape = (batch_size, self.config.num_heads, self.key_dim, self.value_dim)
-        return KimiDeltaState(
-            torch.zeros(batch_size, dtype=torch.long, device=device),
-            torch.zeros(memory_shape, dtype=torch.promote_types(dtype, torch.float32), device=device),
-            torch.zeros(batch_size, *self._tail_shape(), dtype=dtype, device=device),
+        return recurrent.new_memory_state(
+            KimiDeltaState, batch_size, self.memory_shape, self.tail_shape, device=device, dtype=dtype
         )
 
     def flops_per_token(self, context_len: int) -> float:
@@ -206,10 +164,4 @@ class KimiDeltaAttention(Mixer):
         return projections + convolution + self.config.num_heads * rule
 
     def state_bytes(self, context_len: int) -> int:
-        return 4 * self.config.num_heads * self.key_dim * self.value_dim + 2 * math.prod(self._tail_shape())
-
-
-def _inverse_softplus_of_times(count: int) -> Tensor:
-    """softplus of it is log-uniform in [0.001, 0.1], the time steps that Mamba-2 begins with (2405.21060)."""
-    times = torch.empty(count).uniform_(math.log(1e-3), math.log(1e-1)).exp()
-    return times + torch.log(-torch.expm1(-times))
+        return recurrent.memory_state_bytes(self.memory_shape, self.tail_shape)

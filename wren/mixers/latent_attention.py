@@ -22,6 +22,7 @@ from wren.mixer import Context, Mixer, check_tail, own_state, without_padding
 from wren.ops.attention import cached_attention, causal_attention, check_heads
 from wren.ops.norm import rms_norm
 from wren.ops.rope import rotate, rotation
+from wren.ops.settings import check_counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +47,7 @@ class Config:
     def build(self, dim: int) -> "LatentAttention":
         """Raises ConfigError for sizes that do not divide or are out of range."""
         check_heads("latent_attention", dim, self.num_heads, None, self.head_dim, "none")
-        for name in ("value_head_dim", "rope_dim", "kv_rank", "q_rank"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"latent_attention.{name} is {value}; it must be at least 1.")
+        check_counts("latent_attention", self, "value_head_dim", "rope_dim", "kv_rank", "q_rank")
         if (self.rope_dim or 2) % 2:
             raise ConfigError(f"latent_attention.rope_dim is {self.rope_dim}; rotary positions need an even width.")
         if not 0.0 <= self.dropout < 1.0:

@@ -17,11 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wren import recurrent
 from wren.errors import ConfigError
-from wren.mixer import Context, Mixer, State, advance, check_tail, own_state, valid_mask, without_padding
+from wren.mixer import Context, Mixer, valid_mask, without_padding
 from wren.ops.decay import inverse_softplus_of_times
-from wren.ops.decay_attention import chunked_flops_per_token, decay_attention, widened
-from wren.ops.short_convolution.parts import convolve_parts
+from wren.ops.decay_attention import chunked_flops_per_token, decay_attention
+from wren.ops.settings import check_counts
+from wren.ops.widen import widened
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +54,7 @@ class Config:
 
     def build(self, dim: int) -> "LinearAttention":
         """Raises ConfigError for sizes that do not divide or are out of range."""
-        for name in ("num_heads", "expand", "state_dim", "num_groups", "chunk_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"linear_attention.{name} is {value}; it must be at least 1.")
+        check_counts("linear_attention", self, "num_heads", "expand", "state_dim", "num_groups", "chunk_size")
         if self.conv_size is not None and (self.conv_size == 1 or self.conv_size < 0):
             raise ConfigError(f"linear_attention.conv_size is {self.conv_size}; use 2 or more, or 0 for none.")
         if not 0 < self.norm_eps < math.inf:
@@ -100,12 +99,8 @@ EXAMPLES = (
 )
 
 
-@dataclass
-class LinearAttentionState(State):
-    """The memory, in fp32, and the last inputs of the short convolution."""
-
-    memory_BHKV: Tensor
-    tail_BUC: Tensor  # (B, conv_size - 1, u, k and q beside one another); no rows without a convolution
+class LinearAttentionState(recurrent.MemoryState):
+    """The tail holds u, k and q beside one another."""
 
 
 class LinearAttention(Mixer):
@@ -124,6 +119,8 @@ class LinearAttention(Mixer):
         self.values_dim = config.values_width(dim)
         self.value_dim = self.values_dim // config.num_heads
         self.widths = [self.values_dim, self.num_groups * self.key_dim, self.num_groups * self.key_dim]
+        self.memory_shape = (config.num_heads, self.key_dim, self.value_dim)
+        self.tail_shape = recurrent.tail_shape(sum(self.widths), self.conv_size or None)
         self.v, self.k, self.q = (nn.Linear(dim, width, bias=config.bias) for width in self.widths)
         self.gate = nn.Linear(dim, self.values_dim, bias=config.bias)
         self.time = self.A_log = self.dt_bias = self.D = self.conv = self.conv_bias = None
@@ -134,18 +131,17 @@ class LinearAttention(Mixer):
         if config.skip:
             self.D = nn.Parameter(torch.ones(config.num_heads))
         if self.conv_size:
-            bound = self.conv_size**-0.5
-            self.conv = nn.Parameter(torch.empty(sum(self.widths), self.conv_size).uniform_(-bound, bound))
+            self.conv = recurrent.new_conv(sum(self.widths), self.conv_size)
             if config.conv_bias:
+                bound = self.conv_size**-0.5
                 self.conv_bias = nn.Parameter(torch.empty(sum(self.widths)).uniform_(-bound, bound))
         self.norm = nn.Parameter(torch.ones(self.values_dim))
         self.out = nn.Linear(self.values_dim, dim, bias=config.bias)
 
     def forward(self, x_BTD: Tensor, context: Context) -> Tensor:
-        state = own_state(context, LinearAttentionState, len(x_BTD))
-        if state is not None:
-            check_tail("memories", state.memory_BHKV, (self.config.num_heads, self.key_dim, self.value_dim))
-            check_tail("convolution tails", state.tail_BUC, self._tail_shape())
+        state = recurrent.own_memory_state(
+            context, LinearAttentionState, len(x_BTD), self.memory_shape, self.tail_shape
+        )
         x_BTD = without_padding(x_BTD, context.valid_B)
         u_BTHV, k_BTGK, q_BTGK = self._values_keys_queries(x_BTD, context, state)
         v_BTHV, log_decay_BTH = self._written(x_BTD, u_BTHV, context.valid_B)
@@ -158,10 +154,7 @@ class LinearAttention(Mixer):
             documents_BT=context.documents_BT,
             chunk_size=self.config.chunk_size,
         )
-        if state is not None:
-            if last_BHKV is not None:
-                state.memory_BHKV = last_BHKV
-            state.lengths_B = advance(state.lengths_B, x_BTD.shape[1], context.valid_B)
+        recurrent.carry_on(state, last_BHKV, x_BTD.shape[1], context.valid_B)
         if self.D is not None:
             o_BTHV = torch.addcmul(o_BTHV, u_BTHV.to(o_BTHV.dtype), self.D.to(o_BTHV.dtype)[:, None])
         return self.out(self._gated_and_normed(o_BTHV.flatten(2), self.gate(x_BTD)))
@@ -173,13 +166,7 @@ class LinearAttention(Mixer):
         parts = [self.v(x_BTD), self.k(x_BTD), self.q(x_BTD)]
         if context.values_BTD is not None:
             parts[0] = parts[0] + context.values_BTD.to(parts[0].dtype)
-        if self.conv is not None:
-            tail_BUC = None if state is None else state.tail_BUC
-            parts, tail_BUC = convolve_parts(
-                parts, self.conv, tail_BUA=tail_BUC, documents_BT=context.documents_BT, valid_B=context.valid_B
-            )
-            if state is not None and tail_BUC is not None:
-                state.tail_BUC = tail_BUC
+        parts = recurrent.convolved(parts, self.conv, context, state)
         if self.conv_bias is not None:
             biases = self.conv_bias.split(self.widths)
             parts = [part + bias.to(part.dtype) for part, bias in zip(parts, biases, strict=True)]
@@ -218,18 +205,12 @@ class LinearAttention(Mixer):
         normed_BTE = (normed_BTE * self.norm).to(gate_BTE.dtype)
         return normed_BTE * gate_BTE if self.config.norm_before_gate else normed_BTE
 
-    def _tail_shape(self) -> tuple[int, int]:
-        return (max(self.conv_size, 1) - 1, sum(self.widths))
-
     def new_state(
         self, batch_size: int, max_len: int, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> LinearAttentionState:
         """max_len bounds nothing here: the state has one size for every length."""
-        memory_shape = (batch_size, self.config.num_heads, self.key_dim, self.value_dim)
-        return LinearAttentionState(
-            torch.zeros(batch_size, dtype=torch.long, device=device),
-            torch.zeros(memory_shape, dtype=torch.promote_types(dtype, torch.float32), device=device),
-            torch.zeros(batch_size, *self._tail_shape(), dtype=dtype, device=device),
+        return recurrent.new_memory_state(
+            LinearAttentionState, batch_size, self.memory_shape, self.tail_shape, device=device, dtype=dtype
         )
 
     def flops_per_token(self, context_len: int) -> float:
@@ -241,7 +222,7 @@ class LinearAttention(Mixer):
         return projections + convolution + chunked_flops_per_token(context_len, *sizes)
 
     def state_bytes(self, context_len: int) -> int:
-        return 4 * self.config.num_heads * self.key_dim * self.value_dim + 2 * math.prod(self._tail_shape())
+        return recurrent.memory_state_bytes(self.memory_shape, self.tail_shape)
 
 
 def _retention(num_heads: int, like: Tensor) -> Tensor:

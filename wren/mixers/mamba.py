@@ -14,11 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wren.errors import ConfigError
 from wren.mixer import Context, Mixer, State, advance, check_tail, own_state, valid_mask, without_padding
 from wren.ops.decay import inverse_softplus_of_times
 from wren.ops.selective_scan import block_length, chunked_selective_scan, naive_selective_scan
+from wren.ops.settings import check_conv_size, check_counts
 from wren.ops.short_convolution import next_tail, short_convolution
+from wren.ops.widen import wide_dtype, widened
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +37,8 @@ class Config:
 
     def build(self, dim: int) -> "Mamba":
         """Raises ConfigError for sizes that are out of range."""
-        for name in ("expand", "num_states", "dt_rank", "chunk_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"mamba.{name} is {value}; it must be at least 1.")
-        if self.conv_size is not None and self.conv_size < 2:
-            raise ConfigError(f"mamba.conv_size is {self.conv_size}; use 2 or more, or none.")
+        check_counts("mamba", self, "expand", "num_states", "dt_rank", "chunk_size")
+        check_conv_size("mamba", self.conv_size)
         return Mamba(dim, self)
 
 
@@ -95,7 +92,7 @@ class Mamba(Mixer):
         x_BTD = without_padding(x_BTD, context.valid_B)
         u_BTE = self._channels(x_BTD, context, state)
         dt_BTR, b_BTN, c_BTN = self.select(u_BTE).split(self.widths, dim=-1)
-        dt_BTE = F.softplus(_wide(F.linear(dt_BTR, self.dt_up)) + self.dt_bias)
+        dt_BTE = F.softplus(widened(F.linear(dt_BTR, self.dt_up)) + self.dt_bias)
         valid_BT = valid_mask(context.valid_B, x_BTD.shape[1])
         if valid_BT is not None:
             dt_BTE = dt_BTE * valid_BT[:, :, None]
@@ -145,7 +142,7 @@ class Mamba(Mixer):
         memory_shape = (batch_size, self.config.num_states, self.values_dim)
         return MambaState(
             torch.zeros(batch_size, dtype=torch.long, device=device),
-            torch.zeros(memory_shape, dtype=torch.promote_types(dtype, torch.float32), device=device),
+            torch.zeros(memory_shape, dtype=wide_dtype(dtype), device=device),
             torch.zeros(batch_size, *self._tail_shape(), dtype=dtype, device=device),
         )
 
@@ -159,7 +156,3 @@ class Mamba(Mixer):
 
     def state_bytes(self, context_len: int) -> int:
         return 4 * self.config.num_states * self.values_dim + 2 * math.prod(self._tail_shape())
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -25,10 +25,11 @@ from wren.ops.generalised_delta_rule import (
     kernel_fits,
     kernel_generalised_delta_rule,
     naive_generalised_delta_rule,
-    widened,
 )
 from wren.ops.norm import l2_normalised
+from wren.ops.settings import check_counts, check_split
 from wren.ops.short_convolution import next_tail
+from wren.ops.widen import wide_dtype, widened
 
 LOWEST = -math.exp(-0.5)  # no log decay is below it
 
@@ -51,19 +52,12 @@ class Config:
 
     def build(self, dim: int) -> "Rwkv7":
         """Raises ConfigError for sizes that do not divide or are out of range."""
-        for name in ("num_heads", "head_dim", "decay_rank", "rate_rank", "gate_rank", "chunk_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"rwkv7.{name} is {value}; it must be at least 1.")
+        check_counts("rwkv7", self, "num_heads", "head_dim", "decay_rank", "rate_rank", "gate_rank", "chunk_size")
         if self.chunk_size & (self.chunk_size - 1):
             raise ConfigError(f"rwkv7.chunk_size is {self.chunk_size}; it must be a power of two, such as 32.")
         if not self.norm_eps > 0:
             raise ConfigError(f"rwkv7.norm_eps is {self.norm_eps}; it must be above 0.")
-        if self.head_dim is None and dim % self.num_heads:
-            raise ConfigError(
-                f"A width of {dim} cannot be split over {self.num_heads} rwkv7 heads; "
-                "choose num_heads that divides it, or set head_dim."
-            )
+        check_split("rwkv7", dim, self.num_heads, self.head_dim)
         return Rwkv7(dim, self)
 
 
@@ -194,7 +188,7 @@ class Rwkv7(Mixer):
         memory_shape = (batch_size, self.config.num_heads, self.head_dim, self.head_dim)
         return Rwkv7State(
             torch.zeros(batch_size, dtype=torch.long, device=device),
-            torch.zeros(memory_shape, dtype=torch.promote_types(dtype, torch.float32), device=device),
+            torch.zeros(memory_shape, dtype=wide_dtype(dtype), device=device),
             torch.zeros(batch_size, 1, self.out.out_features, dtype=dtype, device=device),
         )
 

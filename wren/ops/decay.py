@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wren.ops.gated_delta_rule import widened
+from wren.ops.widen import widened
 
 
 def log_decay(x_BTH: Tensor, A_log_H: Tensor, dt_bias_H: Tensor) -> Tensor:

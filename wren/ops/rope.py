@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from wren.ops.widen import wide_dtype
+
 
 class Rotation(NamedTuple):
     cos_BTK: Tensor  # (B or 1, T, 1, K/2): the same for every head
@@ -16,7 +18,7 @@ class Rotation(NamedTuple):
 
 def rotation(positions_BT: Tensor, head_dim: int, base: float, dtype: torch.dtype) -> Rotation:
     """Cosines and sines for int64 positions (B or 1, T); angles are taken in fp32 at least, then cast to dtype."""
-    wide = torch.promote_types(dtype, torch.float32)
+    wide = wide_dtype(dtype)
     pairs_K = torch.arange(0, head_dim, 2, device=positions_BT.device).to(wide) / head_dim
     angles_BTK = (positions_BT[..., None].to(wide) * (1.0 / base**pairs_K))[:, :, None, :]
     return Rotation(angles_BTK.cos().to(dtype), angles_BTK.sin().to(dtype))

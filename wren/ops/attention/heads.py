@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from wren.errors import ConfigError
+from wren.ops.settings import check_split
 
 Gate = Literal["none", "head", "channel"]
 
@@ -20,11 +21,7 @@ def check_heads(
     for name, value in (("num_heads", num_heads), ("num_kv_heads", num_kv_heads), ("head_dim", head_dim)):
         if value is not None and value < 1:
             raise ConfigError(f"{mixer}.{name} is {value}; it must be at least 1.")
-    if head_dim is None and dim % num_heads:
-        raise ConfigError(
-            f"A width of {dim} cannot be split over {num_heads} {mixer} heads; "
-            "choose num_heads that divides it, or set head_dim."
-        )
+    check_split(mixer, dim, num_heads, head_dim)
     if num_heads % (num_kv_heads or num_heads):
         raise ConfigError(f"{mixer}.num_heads {num_heads} is no multiple of num_kv_heads {num_kv_heads}.")
     if positions == "rope" and (head_dim or dim // num_heads) % 2:

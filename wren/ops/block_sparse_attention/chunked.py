@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wren.batch import positions_in_documents
+from wren.ops.widen import wide_dtype, widened
 
 TILE = 64  # queries of a tile: fewer fill tiles better, more make larger products
 PIECE = 1024  # queries that choose at once
@@ -121,7 +122,7 @@ def _put(x_BTHK: Tensor, place_BT: Tensor, num_places: int) -> Tensor:
 def _choose(q_XQK: Tensor, k_YNCK: Tensor, document_BN: Tensor, top_k: int) -> Tensor:
     """(X, Q, R) the chosen blocks of each query, -1 where there are fewer than R to choose from."""
     N, C = k_YNCK.shape[1:3]
-    wide = torch.promote_types(q_XQK.dtype, torch.float32)
+    wide = wide_dtype(q_XQK.dtype)
     means_YNK = k_YNCK.sum(2, dtype=wide) / C
     means_XKN = means_YNK.repeat_interleave(len(q_XQK) // len(k_YNCK), dim=0).mT
     index_N = torch.arange(N, device=q_XQK.device)
@@ -193,7 +194,7 @@ def _rows(x: Tensor, index: Tensor) -> Tensor:
 
 def _read(scores: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """exp(score - top) v, summed over the keys; the sum of exp(score - top); top. Of (..., M, C) and (..., C, K)."""
-    wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    wide = widened(scores)
     top = wide.detach().amax(-1, keepdim=True)
     powers = (wide - top).exp()
     return powers.to(values.dtype) @ values, powers.sum(-1, keepdim=True), top

@@ -7,7 +7,7 @@ token the state space dual of Mamba-2 (2405.21060). Heads may share queries and 
 from wren.ops.decay_attention.chunked import chunked_decay_attention, chunked_flops_per_token
 from wren.ops.decay_attention.fitting import decay_attention
 from wren.ops.decay_attention.kernel import kernel_decay_attention, kernel_fits
-from wren.ops.decay_attention.naive import naive_decay_attention, widened
+from wren.ops.decay_attention.naive import naive_decay_attention
 
 __all__ = [
     "chunked_decay_attention",
@@ -16,5 +16,4 @@ __all__ = [
     "kernel_decay_attention",
     "kernel_fits",
     "naive_decay_attention",
-    "widened",
 ]

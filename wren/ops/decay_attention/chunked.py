@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wren.ops.decay_attention.naive import widened
+from wren.ops.widen import widened
 
 
 def chunked_decay_attention(

@@ -1,20 +1,13 @@
 """Linear attention with a decay for each head by flash-linear-attention's Triton kernel, where the GPU can run it.
 
-B batch, T time, G groups of heads, H heads, N rows x tokens, K key width, V value width.
+B batch, T time, G groups of heads, H heads, K key width, V value width.
 """
 
-from collections.abc import Callable
-from typing import Any
-
-import torch
 from torch import Tensor
 
-from wren.ops import gated_delta_rule
+from wren.ops import fla
 
-
-def kernel_fits(v_BTHV: Tensor, memory_BHKV: Tensor | None, documents_BT: Tensor | None) -> bool:
-    """Whether the kernel can take this call: as for the gated delta rule."""
-    return gated_delta_rule.kernel_fits(v_BTHV, memory_BHKV, documents_BT)
+kernel_fits = fla.can_recur
 
 
 def kernel_decay_attention(
@@ -35,23 +28,4 @@ def kernel_decay_attention(
     inputs = {"q": q, "k": k, "v": v_BTHV}
     if log_decay_BTH is not None:
         inputs["g"] = log_decay_BTH.float().expand(B, -1, -1).contiguous()
-    return call_fla(chunk_simple_gla, inputs, memory_BHKV, documents_BT)
-
-
-def call_fla(
-    kernel: Callable[..., Any], inputs: dict[str, Tensor], memory_BHKV: Tensor | None, documents_BT: Tensor | None
-) -> tuple[Tensor, Tensor | None]:
-    """Outputs and last memory of one of fla's kernels, on inputs (B, T, H, ...) by its own names of them."""
-    if documents_BT is None:
-        return kernel(**inputs, scale=1.0, initial_state=memory_BHKV, output_final_state=True)
-    rows = {name: x.flatten(0, 1)[None] for name, x in inputs.items()}  # all rows as one long row of documents
-    o_1NHV, _ = kernel(**rows, scale=1.0, cu_seqlens=_boundaries(documents_BT))
-    return o_1NHV[0].unflatten(0, documents_BT.shape), None
-
-
-def _boundaries(documents_BT: Tensor) -> Tensor:
-    """int64: where in the flattened batch each document begins, and the total length at the end."""
-    begins_BT = torch.ones_like(documents_BT, dtype=torch.bool)
-    begins_BT[:, 1:] = documents_BT[:, 1:] != documents_BT[:, :-1]
-    starts = begins_BT.flatten().nonzero().flatten()
-    return torch.cat((starts, starts.new_tensor([documents_BT.numel()])))
+    return fla.recur(chunk_simple_gla, inputs, memory_BHKV, documents_BT, scale=1.0)

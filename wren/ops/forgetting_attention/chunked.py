@@ -23,6 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from wren.ops.widen import wide_dtype
+
 E_MORE = 8  # one column would do; fused kernels of a GPU want widths that are multiples of 8
 
 
@@ -149,7 +151,7 @@ def _totals(log_forget_BTH: Tensor) -> Tensor:
 
 def _least_decay(q_BHTK: Tensor, k_BHTK: Tensor) -> Tensor:
     """(B, H, T), fp32 or fp64: below it c_t - c_s takes key s out of query t's sum, by e^-25 of the last digit."""
-    wide = torch.promote_types(q_BHTK.dtype, torch.float32)
+    wide = wide_dtype(q_BHTK.dtype)
     q_BHT, k_BHT = (torch.linalg.vector_norm(x, dim=-1, dtype=wide) for x in (q_BHTK, k_BHTK))
     bound_BHT = 2 * q_BHTK.shape[-1] ** -0.5 * q_BHT * k_BHT.cummax(2).values
     return math.log(torch.finfo(wide).eps) - 25 - bound_BHT

@@ -3,18 +3,16 @@
 B batch, T time, H query heads, J key-value heads, K head width.
 """
 
-import torch
 from torch import Tensor
 
-from wren.ops.gated_delta_rule.kernel import _boundaries, _installed
+from wren.ops import fla
+
+_WIDEST = 256  # of a head, in fla
 
 
 def kernel_fits(q_BTHK: Tensor) -> bool:
-    """Whether the kernel can take this call: bf16 or fp16 heads of up to 256 on a GPU of capability 8.0 or more, with
-    fla installed. fp32 and fp64 stay with the blockwise form."""
-    if q_BTHK.device.type != "cuda" or q_BTHK.dtype not in (torch.bfloat16, torch.float16) or q_BTHK.shape[-1] > 256:
-        return False
-    return _installed() and torch.cuda.get_device_capability(q_BTHK.device) >= (8, 0)
+    """Whether the kernel can take this call: as fla.can_take, with heads of up to 256 channels."""
+    return q_BTHK.shape[-1] <= _WIDEST and fla.can_take(q_BTHK)
 
 
 def kernel_forgetting_attention(
@@ -23,9 +21,8 @@ def kernel_forgetting_attention(
     """As naive_forgetting_attention, in the dtype of v."""
     from fla.ops.forgetting_attn import parallel_forgetting_attn  # type: ignore[import-not-found]
 
-    inputs = [q_BTHK.to(v_BTJK.dtype), k_BTJK.to(v_BTJK.dtype), v_BTJK, log_forget_BTH]
+    inputs = {"q": q_BTHK.to(v_BTJK.dtype), "k": k_BTJK.to(v_BTJK.dtype), "v": v_BTJK, "g": log_forget_BTH}
     if documents_BT is None:
-        return parallel_forgetting_attn(*inputs)
-    rows = [x.flatten(0, 1)[None] for x in inputs]  # fla packs documents of all rows into one long row
-    o_1NHK = parallel_forgetting_attn(*rows, cu_seqlens=_boundaries(documents_BT))
+        return parallel_forgetting_attn(**inputs)
+    o_1NHK = parallel_forgetting_attn(**fla.as_one_row(inputs, documents_BT))
     return o_1NHK[0].unflatten(0, documents_BT.shape)

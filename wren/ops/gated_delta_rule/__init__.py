@@ -7,7 +7,7 @@ b, it is the delta product (2502.10297).
 from wren.ops.gated_delta_rule.chunked import chunked_gated_delta_rule
 from wren.ops.gated_delta_rule.fitting import chunked_flops_per_token, gated_delta_rule
 from wren.ops.gated_delta_rule.kernel import kernel_fits, kernel_gated_delta_rule
-from wren.ops.gated_delta_rule.naive import naive_gated_delta_rule, widened
+from wren.ops.gated_delta_rule.naive import naive_gated_delta_rule
 
 __all__ = [
     "chunked_flops_per_token",
@@ -16,5 +16,4 @@ __all__ = [
     "kernel_fits",
     "kernel_gated_delta_rule",
     "naive_gated_delta_rule",
-    "widened",
 ]

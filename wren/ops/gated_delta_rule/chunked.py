@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wren.ops.gated_delta_rule.naive import widened
+from wren.ops.widen import widened
 
 
 def chunked_gated_delta_rule(

@@ -9,6 +9,8 @@ B batch, T time, H heads, N tokens x steps, K key width, V value width.
 import torch
 from torch import Tensor
 
+from wren.ops.widen import widened
+
 
 def naive_gated_delta_rule(
     q_BTHK: Tensor,
@@ -44,8 +46,3 @@ def naive_gated_delta_rule(
             memory = memory + k[:, n, :, :, None] @ written_BH1V
         outputs.append((q[:, t, :, None] @ memory).squeeze(2))
     return torch.stack(outputs, dim=1) * K**-0.5, memory
-
-
-def widened(x: Tensor) -> Tensor:
-    """In fp32 at least: a memory that sums thousands of tokens would lose the small ones."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))

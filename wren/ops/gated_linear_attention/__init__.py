@@ -3,7 +3,7 @@
 from wren.ops.gated_linear_attention.chunked import chunked_flops_per_token, chunked_gated_linear_attention
 from wren.ops.gated_linear_attention.fitting import gated_linear_attention
 from wren.ops.gated_linear_attention.kernel import kernel_fits, kernel_gated_linear_attention
-from wren.ops.gated_linear_attention.naive import naive_gated_linear_attention, widened
+from wren.ops.gated_linear_attention.naive import naive_gated_linear_attention
 
 __all__ = [
     "chunked_flops_per_token",
@@ -12,5 +12,4 @@ __all__ = [
     "kernel_fits",
     "kernel_gated_linear_attention",
     "naive_gated_linear_attention",
-    "widened",
 ]

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wren.ops.gated_linear_attention.naive import widened
 from wren.ops.gated_linear_attention.pairs import ChannelDecay
+from wren.ops.widen import widened
 
 
 def chunked_gated_linear_attention(

@@ -5,13 +5,9 @@ B batch, T time, H heads, K key width, V value width.
 
 from torch import Tensor
 
-from wren.ops import gated_delta_rule
-from wren.ops.decay_attention.kernel import call_fla
+from wren.ops import fla
 
-
-def kernel_fits(v_BTHV: Tensor, memory_BHKV: Tensor | None, documents_BT: Tensor | None) -> bool:
-    """Whether the kernel can take this call: as for the gated delta rule."""
-    return gated_delta_rule.kernel_fits(v_BTHV, memory_BHKV, documents_BT)
+kernel_fits = fla.can_recur
 
 
 def kernel_gated_linear_attention(
@@ -28,4 +24,4 @@ def kernel_gated_linear_attention(
 
     given = {"q": q_BTHK, "k": k_BTHK, "v": v_BTHV}
     inputs = {name: x.to(v_BTHV.dtype) for name, x in given.items()} | {"g": log_decay_BTHK.float()}
-    return call_fla(chunk_gla, inputs, memory_BHKV, documents_BT)
+    return fla.recur(chunk_gla, inputs, memory_BHKV, documents_BT, scale=1.0)

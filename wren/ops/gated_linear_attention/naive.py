@@ -6,6 +6,8 @@ B batch, T time, H heads, K key width, V value width.
 import torch
 from torch import Tensor
 
+from wren.ops.widen import widened
+
 
 def naive_gated_linear_attention(
     q_BTHK: Tensor,
@@ -34,8 +36,3 @@ def naive_gated_linear_attention(
             memory = memory * decay_BTHK[:, t, :, :, None] + k[:, t, :, :, None] * v[:, t, :, None]
             outputs.append((q[:, t, :, None] @ memory).squeeze(2))
     return torch.stack(outputs, dim=1), memory
-
-
-def widened(x: Tensor) -> Tensor:
-    """In fp32 at least: a memory that sums thousands of tokens would lose the small ones."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -11,7 +11,7 @@ from wren.ops.generalised_delta_rule.kernel import (
     kernel_generalised_delta_rule,
     kernel_kimi_delta_rule,
 )
-from wren.ops.generalised_delta_rule.naive import naive_generalised_delta_rule, widened
+from wren.ops.generalised_delta_rule.naive import naive_generalised_delta_rule
 
 __all__ = [
     "chunked_flops_per_token",
@@ -20,5 +20,4 @@ __all__ = [
     "kernel_generalised_delta_rule",
     "kernel_kimi_delta_rule",
     "naive_generalised_delta_rule",
-    "widened",
 ]

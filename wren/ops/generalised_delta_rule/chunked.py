@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wren.ops.generalised_delta_rule.naive import widened
 from wren.ops.generalised_delta_rule.pairs import DecayedPairs
+from wren.ops.widen import widened
 
 
 def chunked_generalised_delta_rule(

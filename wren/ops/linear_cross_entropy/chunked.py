@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from wren.ops.linear_cross_entropy.naive import IGNORE
+from wren.ops.widen import wide_dtype
 
 _LOGITS = {"cpu": 1 << 20, "cuda": 1 << 26}  # of a chunk: a CPU's cache, and enough to keep a GPU busy
 
@@ -48,7 +49,7 @@ class _Chunked(torch.autograd.Function):
     ) -> Tensor:
         kind = hidden_ND.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden_ND.dtype
-        wide = torch.promote_types(dtype, torch.float32)
+        wide = wide_dtype(dtype)
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         with torch.autocast(kind, enabled=False):
             h_ND, w_VD = hidden_ND.to(dtype), weight_VD.to(dtype)

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wren.ops.widen import widened
+
 IGNORE = -100  # the target of a token that is not learned; the same number as wren.batch.IGNORE
 
 
@@ -17,6 +19,6 @@ def naive_linear_cross_entropy(
     logits_NV = F.linear(hidden_ND, weight_VD)
     if cap is not None:
         logits_NV = cap * torch.tanh(logits_NV / cap)
-    logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
+    logits_NV = widened(logits_NV)
     losses_N = F.cross_entropy(logits_NV, targets_N, ignore_index=IGNORE, reduction="none")
     return losses_N.sum() if weights_N is None else torch.dot(losses_N, weights_N.to(losses_N.dtype))

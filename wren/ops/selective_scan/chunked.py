@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from wren.ops.selective_scan.naive import widened
+from wren.ops.widen import widened
 
 
 def chunked_selective_scan(

@@ -6,6 +6,8 @@ B batch, T time, E channels, N states of a channel.
 import torch
 from torch import Tensor
 
+from wren.ops.widen import widened
+
 
 def naive_selective_scan(
     x_BTE: Tensor,
@@ -33,8 +35,3 @@ def naive_selective_scan(
             memory = (dt[:, t, None] * A).exp() * memory + written_BNE
             outputs.append(c[:, t, None] @ memory)
     return torch.cat(outputs, dim=1), memory
-
-
-def widened(x: Tensor) -> Tensor:
-    """In fp32 at least: a memory that sums thousands of tokens would lose the small ones."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))

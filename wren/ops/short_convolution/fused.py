@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wren.ops.short_convolution.naive import naive_short_convolution, with_tail
+from wren.ops.widen import wide_dtype
 
 
 def short_convolution(
@@ -59,7 +60,7 @@ class _Depthwise(torch.autograd.Function):
         padded, weight_CW = ctx.saved_tensors
         T, W = grad_BTC.shape[1], weight_CW.shape[1]
         grad_padded = _conv(F.pad(grad_BTC, (0, 0, W - 1, W - 1)), weight_CW.flip(1))
-        taps = [(grad_BTC * padded[:, i : i + T]).sum((0, 1), dtype=_wide(grad_BTC)) for i in range(W)]
+        taps = [(grad_BTC * padded[:, i : i + T]).sum((0, 1), dtype=wide_dtype(grad_BTC.dtype)) for i in range(W)]
         return grad_padded, torch.stack(taps, dim=1).to(weight_CW.dtype)
 
 
@@ -67,7 +68,3 @@ def _conv(padded: Tensor, weight_CW: Tensor) -> Tensor:
     with torch.autocast(padded.device.type, enabled=False):
         image_BC1S = padded[:, None].permute(0, 3, 1, 2)
         return F.conv2d(image_BC1S, weight_CW[:, None, None], groups=len(weight_CW)).permute(0, 2, 3, 1)[:, 0]
-
-
-def _wide(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)

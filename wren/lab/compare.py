@@ -1,0 +1,165 @@
+"""`wren compare`: arms trained with the same tuning effort and paired seeds, one after another, resumable anywhere.
+
+    out/comparison.json                                  what decides the trainings: a resumed one must agree
+    out/data/vocab<N>/                                   shards and tokenizer of every vocabulary size
+    out/runs/<arm>/<size>/<context>/measured.json        shape, speed and memory
+    out/runs/<arm>/<size>/<context>/lr..-wd..-seed../    a run directory; result.json once it is over
+    out/compare.json                                     all of it (wren/lab/schema.py)
+
+Arms, sizes, context lengths, seeds and probes may be added later: every training stands by itself.
+"""
+
+import json
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from wren import config as configs
+from wren import units
+from wren.errors import ConfigError
+from wren.files import read_json, write_json
+from wren.lab import compare_probes, measure
+from wren.lab.compare_cell import Measure, Settings, Work
+from wren.lab.compare_data import Text
+from wren.lab.compare_display import CompareDisplay
+from wren.lab.compare_rules import rules
+from wren.lab.schema import Cell, Comparison, ProbeScore
+from wren.precision import Precision
+from wren.pretrain import first_difference
+from wren.run import environment
+
+
+def clear(out: Path) -> None:
+    """Removes what an earlier comparison left in `out`, for --fresh; the prepared data has a --fresh of its own."""
+    for name in ("runs", "probes"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    for name in ("comparison.json", "compare.json"):
+        (out / name).unlink(missing_ok=True)
+
+
+def compare(
+    settings: Settings,
+    texts: Mapping[int, Text],
+    out: Path,
+    *,
+    precision: Precision,
+    display: CompareDisplay,
+    measured: Measure = measure.measured,
+) -> Comparison:
+    """Trains what is not trained yet and returns everything that was measured; also writes compare.json.
+
+    Raises ConfigError for a folder of other settings, a budget too small for a step, an arm that always diverges;
+    Interrupted on Ctrl-C, with the state kept.
+    """
+    started = _begin(settings, texts, out, precision)
+    probe_cells = compare_probes.plan_probes(settings.arms, settings.probes, out)
+    work = [Work(settings, cell, texts[cell.arm.vocab_size], precision, display) for cell in settings.cells]
+    for each in work:
+        each.measure(measured)
+    display.plan(settings.cells, [each.planned() for each in work])
+    cells = tuple(each.run() for each in work)
+    scores = compare_probes.score(probe_cells, precision, display.say) if probe_cells else ()
+    comparison = _comparison(settings, texts, precision, started, cells, scores)
+    write_json(out / "compare.json", configs.to_json(comparison))
+    return comparison
+
+
+def _begin(settings: Settings, texts: Mapping[int, Text], out: Path, precision: Precision) -> str:
+    """Notes what decides the trainings, or checks it against what was noted; returns when it was begun."""
+    path = out / "comparison.json"
+    wanted: dict[str, Any] = {
+        "budget": settings.budget.text,
+        "tune_share": settings.tune_share,
+        "lrs": list(settings.grid.lrs) or settings.grid.num_lrs,
+        "weight_decays": list(settings.grid.decays) or settings.grid.num_decays,
+        "device": precision.device.type,
+        "dtype": precision.name,
+        "data": {str(size): text.content for size, text in sorted(texts.items())},
+    }
+    if path.exists():
+        old = read_json(path)
+        kept = {name: old.get(name) for name in wanted}
+        kept["data"] = {**wanted["data"], **{k: v for k, v in old.get("data", {}).items() if k in wanted["data"]}}
+        difference = first_difference(kept, json.loads(json.dumps(wanted)))
+        if difference is not None:
+            key, before, now = difference
+            raise ConfigError(
+                f"{out} holds a comparison with {key} = {before}, and now it is {now}; repeat the first command to "
+                "resume, choose another --out, or begin anew with --fresh."
+            )
+        wanted["data"] = {**old.get("data", {}), **wanted["data"]}
+        started = str(old.get("started"))
+    else:
+        started = time.strftime("%Y-%m-%d %H:%M:%S")
+    write_json(path, {**wanted, "started": started})
+    return started
+
+
+def _comparison(
+    settings: Settings,
+    texts: Mapping[int, Text],
+    precision: Precision,
+    started: str,
+    cells: tuple[Cell, ...],
+    scores: tuple[ProbeScore, ...],
+) -> Comparison:
+    validation = next(iter(texts.values())).manifest.splits["val"].name
+    machine = environment()
+    where = machine["gpu"] if precision.device.type == "cuda" else f"{machine['threads']} threads"
+    return Comparison(
+        arms=settings.arms,
+        baseline=settings.baseline,
+        budget=settings.budget.text,
+        tune_share=settings.tune_share,
+        seeds=tuple(range(settings.seeds)),
+        source=settings.source,
+        validation=validation,
+        device=str(precision.device),
+        precision=precision.name,
+        machine=f"{machine['platform']}, {machine['cpu_count']} cores, {where}, torch {machine['torch']}",
+        started=started,
+        command=shlex.join(["wren", *sys.argv[1:]]),
+        cells=cells,
+        rules=rules(
+            settings.cells,
+            cells,
+            budget=settings.budget,
+            grid=settings.grid,
+            seeds=settings.seeds,
+            tune_share=settings.tune_share,
+            baseline=settings.baseline,
+            validation=validation,
+        ),
+        probes=scores,
+    )
+
+
+def describe(settings: Settings, precision: Precision) -> str:
+    """What a comparison would be, for --dry-run."""
+    lines = []
+    for cell in settings.cells:
+        optimizer, grid = cell.config.optimizer, settings.grid
+        lrs, decays = grid.learning_rates(optimizer.lr), grid.weight_decays(optimizer.weight_decay)
+        shape = measure.shape(cell.config)
+        if settings.budget.kind == "time":
+            length = f"{settings.budget.text} of steps"
+        else:
+            flops = measure.training_flops_per_token(cell.config)
+            length = f"{settings.budget.steps(cell, flops, None):,} steps"
+        lines.append(
+            f"{cell.title}: {units.short(shape.params)} parameters ({units.short(shape.core_params)} core), "
+            f"vocabulary {cell.arm.vocab_size:,}, {len(lrs) * len(decays)} tuning and {settings.seeds} final trainings "
+            f"of {length}; learning rates {', '.join(f'{lr:.3g}' for lr in lrs)}; weight decays "
+            f"{', '.join(f'{decay:.3g}' for decay in decays)}"
+        )
+    lines.append(f"Baseline {settings.baseline}, {precision.name} on {precision.device}.")
+    return "\n".join(lines)
+
+
+def load(path: Path) -> Comparison:
+    """A compare.json; raises DataError or ConfigError when it is none."""
+    return configs.from_json(Comparison, read_json(path), str(path))

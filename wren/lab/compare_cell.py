@@ -1,0 +1,160 @@
+"""One cell of a comparison on its way: measured, its budget turned into steps, tuned, trained with every seed."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from wren import config as configs
+from wren.errors import ConfigError, unknown_key
+from wren.files import read_json, write_json
+from wren.lab import measure
+from wren.lab.compare_data import Text
+from wren.lab.compare_display import CompareDisplay
+from wren.lab.compare_plan import MAX_EXTENSIONS, TUNING_SEED, CellPlan, CompareBudget, Grid, outward, run_folder
+from wren.lab.compare_run import Job, run_training, stored
+from wren.lab.schema import Arm, Cell, Measured, TrainedRun
+from wren.precision import Precision
+from wren.pretrain import first_difference
+from wren.recipes import RunConfig
+
+Measure = Callable[[RunConfig, Path, str], Measured]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What was asked for. source: for the record."""
+
+    arms: tuple[Arm, ...]
+    cells: tuple[CellPlan, ...]
+    budget: CompareBudget
+    grid: Grid
+    seeds: int
+    baseline: str
+    source: str
+    tune_share: float = 1.0
+    probes: tuple[str, ...] = ()
+    keep_checkpoints: bool = False
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise ConfigError(f"--seeds is {self.seeds}; it must be at least 1.")
+        if not 0 < self.tune_share <= 1:
+            raise ConfigError(f"--tune-share is {self.tune_share}; it must lie above 0 and at most at 1.")
+        names = [arm.name for arm in self.arms]
+        if self.baseline not in names:
+            raise ConfigError(unknown_key("Baseline", self.baseline, names))
+
+
+class Work:
+    """One cell on its way: measured, tuned, trained."""
+
+    def __init__(self, settings: Settings, cell: CellPlan, text: Text, precision: Precision, display: CompareDisplay):
+        self.settings, self.cell, self.text, self.precision, self.display = settings, cell, text, precision, display
+        self.flops_per_token = measure.training_flops_per_token(cell.config)
+
+    def measure(self, measured: Measure) -> None:
+        """Shape, speed and memory, stored; and how many steps the budget makes of it."""
+        path = self.cell.folder / "measured.json"
+        config = json.loads(json.dumps(configs.to_json(self.cell.config)))
+        if path.exists():
+            found = read_json(path)
+            difference = first_difference(found["config"], config)
+            if difference is not None:
+                key, before, now = difference
+                raise ConfigError(
+                    f"{self.cell.folder} was begun with {key} = {before}, and now it is {now}; give the arm another "
+                    "name, choose another --out, or begin anew with --fresh."
+                )
+            self.measured = configs.from_json(Measured, found["measured"], str(path))
+        else:
+            self.display.say(f"{self.cell.title}: measuring")
+            self.steps("final", None)  # a budget that is too small is told before
+            self.measured = measured(self.cell.config, self.text.folder, str(self.precision.device))
+            write_json(path, {"config": config, "measured": configs.to_json(self.measured)})
+        self.tune_steps, self.final_steps = (
+            self.steps(phase, self.measured.step_seconds) for phase in ("tune", "final")
+        )
+
+    def steps(self, phase: str, step_seconds: float | None) -> int:
+        budget = self.settings.budget
+        if budget.kind == "time" and step_seconds is None:
+            return 0
+        share = self.settings.tune_share if phase == "tune" else 1.0
+        return budget.steps(self.cell, self.flops_per_token, step_seconds, share)
+
+    def planned(self) -> list[float]:
+        """Seconds that each training should take, in their order; 0 for those that are over."""
+        step = self.measured.step_seconds or 0.0
+        grid, optimizer = self.settings.grid, self.cell.config.optimizer
+        count = len(grid.learning_rates(optimizer.lr)) * len(grid.weight_decays(optimizer.weight_decay))
+        return [step * self.tune_steps] * count + [step * self.final_steps] * self.settings.seeds
+
+    def run(self) -> Cell:
+        tuning, best, edge = self.tune()
+        final = tuple(
+            self.train("final", lr=best.lr, weight_decay=best.weight_decay, seed=seed)
+            for seed in range(self.settings.seeds)
+        )
+        judged = [run.detail.whole.bits_per_byte for run in final if run.detail is not None]
+        told = f"{sum(judged) / len(judged):.4f} bits per byte on validation" if judged else "every final run diverged"
+        self.display.finish(
+            self.cell, f"{told}, lr {best.lr:.3g}{' (edge)' if edge else ''}, wd {best.weight_decay:.3g}"
+        )
+        return Cell(
+            arm=self.cell.arm.name,
+            size=self.cell.size,
+            context_len=self.cell.context_len,
+            measured=self.measured,
+            lr=best.lr,
+            weight_decay=best.weight_decay,
+            edge=edge,
+            tuning=tuple(tuning),
+            final=final,
+        )
+
+    def tune(self) -> tuple[list[TrainedRun], TrainedRun, bool]:
+        """Every grid point, the best of them, and whether it stayed at the edge after the grid was extended."""
+        optimizer, grid = self.cell.config.optimizer, self.settings.grid
+        lrs, decays = grid.learning_rates(optimizer.lr), grid.weight_decays(optimizer.weight_decay)
+        runs: list[TrainedRun] = []
+        todo = lrs
+        for extension in range(MAX_EXTENSIONS + 1):
+            if extension:
+                self.display.more(self.cell, [(self.measured.step_seconds or 0.0) * self.tune_steps] * len(decays))
+            runs += [self.train("tune", lr=lr, weight_decay=decay, seed=TUNING_SEED) for lr in todo for decay in decays]
+            best = min(runs, key=_tuned)
+            if math.isinf(_tuned(best)):
+                raise ConfigError(
+                    f"Every tuning run of {self.cell.title} diverged; give lower --lrs, or look at the recipe."
+                )
+            beyond = outward(lrs, best.lr)
+            if beyond is None or extension == MAX_EXTENSIONS:
+                return runs, best, beyond is not None or len(lrs) < 2
+            todo, lrs = [beyond], [*lrs, beyond]
+        raise AssertionError("the loop returns at its last turn")
+
+    def train(self, phase: Literal["tune", "final"], *, lr: float, weight_decay: float, seed: int) -> TrainedRun:
+        """One training, or its stored result."""
+        steps = self.tune_steps if phase == "tune" else self.final_steps
+        config = self.cell.tuned(lr=lr, weight_decay=weight_decay, seed=seed, steps=steps)
+        path = run_folder(self.cell, lr, weight_decay, seed)
+        name = str(Path(*path.parts[-4:]))
+        job = Job(path=path, name=name, phase=phase, config=config, flops_per_token=self.flops_per_token)
+        over = stored(job, self.text) is not None
+        self.display.begin(self.cell, job)
+        result = run_training(
+            job,
+            self.text,
+            self.precision,
+            watch=self.display.watch(job),
+            keep_checkpoints=self.settings.keep_checkpoints,
+        )
+        self.display.end(self.cell, result, stored=over)
+        return result
+
+
+def _tuned(run: TrainedRun) -> float:
+    return math.inf if run.tuned is None else run.tuned
