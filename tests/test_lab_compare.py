@@ -22,7 +22,7 @@ from wren import config as configs
 from wren import stories
 from wren.cli import main
 from wren.data.loader import TokenLoader, TokenStream
-from wren.errors import ConfigError, DataError
+from wren.errors import ConfigError, DataError, DiskError
 from wren.interrupt import Interrupted
 from wren.lab import arms, compare, compare_data, compare_plan, compare_probes, compare_run, measure
 from wren.lab.compare_cell import Settings
@@ -30,6 +30,7 @@ from wren.lab.compare_display import CompareDisplay
 from wren.lab.schema import Arm, Comparison, Measured
 from wren.precision import choose_precision
 from wren.recipes import RunConfig
+from wren.run import Run
 
 CPU = choose_precision(torch.device("cpu"), "fp32")
 TINY = "tiny:dim=16:depth=1:batch_size=2:context_len=16"
@@ -314,7 +315,12 @@ def test_arms_sizes_contexts_and_vocabularies(prepared: Path, tmp_path: Path):
     for cell in found.cells:
         assert cell.final[0].folder.startswith(cell.arm) or cell.final[0].folder.startswith("tiny,")
     assert compare.load(tmp_path / "compare.json") == found
-    assert not list(tmp_path.rglob("*.safetensors"))  # the weights of finished runs go
+    weights = {str(path.relative_to(tmp_path / "runs").parents[2]) for path in tmp_path.rglob("model.safetensors")}
+    finals = [(cell.arm, run) for cell in found.cells for run in cell.final if run.detail is not None]
+    best = {}
+    for arm, run in finals:  # of all weights, each arm's best final ones stay
+        best[arm] = min(best.get(arm, run), run, key=lambda run: run.detail.whole.bits_per_byte)  # type: ignore[union-attr]
+    assert weights == {run.folder for run in best.values()}
 
 
 def test_a_repeated_call_trains_nothing_and_changed_settings_are_refused(prepared: Path, tmp_path: Path):
@@ -338,8 +344,75 @@ def test_a_repeated_call_trains_nothing_and_changed_settings_are_refused(prepare
     with pytest.raises(ConfigError, match=r"was begun with optimizer\.lr = 0\.003, and now it is 0\.0001"):
         compared(renamed, texts, tmp_path)
     assert folder.exists()
+    (tmp_path / "comparison.json").write_text("[]")
+    with pytest.raises(ConfigError, match="is not what a comparison writes"):
+        compared(asked(tmp_path), texts, tmp_path)
     compare.clear(tmp_path)
     assert compared(asked(tmp_path, budget="64tokens"), texts, tmp_path).budget == "64tokens"
+
+
+def test_fresh_spares_what_is_no_comparisons(prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    mine = tmp_path / "runs" / "mine" / "config.json"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("{}")
+    with pytest.raises(ConfigError, match="so --fresh removes nothing there"):
+        compare.clear(tmp_path)
+    (tmp_path / "comparison.json").write_text("{}")
+    flags = ["--budget", "1ktokens", "--out", str(tmp_path), "--fresh", "--source", str(tmp_path / "typo.txt")]
+    assert main(["compare", "--recipes", TINY, *flags]) == 2  # a mistake is told before anything is removed
+    assert "does not exist" in capsys.readouterr().err
+    assert mine.exists()
+    compare.clear(tmp_path)
+    assert not (tmp_path / "runs").exists()
+
+
+class FullDisk(Run):
+    """Has no room for the metrics of steps 2 and 4, while `full`."""
+
+    full = True
+
+    def log_metrics(self, row: dict[str, Any]) -> None:
+        if FullDisk.full and row["step"] in (2, 4):
+            raise DiskError("Cannot write metrics: the disk is full.")
+        super().log_metrics(row)
+
+
+def test_metrics_lost_to_a_full_disk_are_not_a_divergence(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(compare_run, "Run", FullDisk)
+    config = asked(tmp_path).cells[0].tuned(lr=1e-3, weight_decay=0.0, seed=0, steps=4)
+    job = compare_run.Job(path=tmp_path / "x", name="x", phase="final", config=config, flops_per_token=1.0)
+    text = opened(prepared, 300)[300]
+    with pytest.raises(DiskError, match="lacks the last evaluation"):
+        compare_run.run_training(job, text, CPU)
+    monkeypatch.setattr(FullDisk, "full", False)
+    found = compare_run.run_training(job, text, CPU)
+    assert (found.steps, found.tokens, found.tuned) == (4, 4 * 32, found.curve[-1].bits_per_byte)
+    assert found.detail is not None
+    assert [(point.step, point.tokens) for point in found.curve] == [(0, 0), (1, 32), (3, 96), (4, 128)]
+
+
+def test_every_training_pays_for_its_own_compilation(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    real, graphs = torch.compile, []
+
+    def quick(function: Any) -> Any:
+        """Traces alone: what counts here is when."""
+
+        def backend(graph: Any, inputs: Any) -> Any:
+            graphs.append(graph)
+            return graph.forward
+
+        return real(function, backend=backend)
+
+    monkeypatch.setattr(torch, "compile", quick)
+    cell = asked(tmp_path, f"{TINY}:train.compile=true").cells[0]
+    for seed in (0, 1):
+        config = cell.tuned(lr=1e-3, weight_decay=0.0, seed=seed, steps=2)
+        path = tmp_path / str(seed)
+        job = compare_run.Job(path=path, name=str(seed), phase="tune", config=config, flops_per_token=1.0)
+        compare_run.run_training(job, opened(prepared, 300)[300], CPU)
+        assert len(graphs) == seed + 1
 
 
 def test_an_interrupted_comparison_ends_with_the_numbers_of_one_left_alone(prepared: Path, tmp_path: Path):
@@ -485,6 +558,16 @@ def test_the_rules_say_what_was_not_followed(prepared: Path, tmp_path: Path):
     assert all(rule.did.endswith(".") for rule in found.rules)
 
 
+def test_arms_that_cost_the_same_are_told_from_those_that_do_not(prepared: Path, tmp_path: Path):
+    texts = opened(prepared, 300)
+    for number, (other, kept) in enumerate(((f"b={TINY}:lr=1e-2", True), (f"b={TINY.replace('16', '32')}", False))):
+        out = tmp_path / str(number)
+        found = compared(asked(out, f"{TINY}:context_len=16,{other}:context_len=16", budget="64tokens"), texts, out)
+        rule = next(rule for rule in found.rules if rule.rule.startswith("Beside time, arms agree"))
+        assert rule.kept == kept
+        assert ("operations a token 1 times; parameters" in rule.did) == kept
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
@@ -495,12 +578,15 @@ def test_the_rules_say_what_was_not_followed(prepared: Path, tmp_path: Path):
         (["--source", "TEXT", "--budget", "3tokens"], "too small for one step"),
         (["--source", "TEXT", "--probes", "mqra"], "unknown"),
         (["--data", "nowhere"], "does not exist"),
+        (["--data", "DATA", "--val", "TEXT"], "has a validation split of its own; leave --val out"),
+        (["--source", "TEXT", "--val", "nofile.txt"], "nofile.txt does not exist"),
     ],
 )
 def test_the_verb_says_what_is_wrong_before_it_writes(
     flags: list[str], says: str, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    flags = [str(prepared / "text.jsonl") if flag == "TEXT" else flag for flag in flags]
+    places = {"TEXT": str(prepared / "text.jsonl"), "DATA": str(prepared / "data" / "vocab300")}
+    flags = [places.get(flag, flag) for flag in flags]
     assert main(["compare", *COMMAND[:2], *flags, "--out", str(tmp_path / "out")]) == 2
     assert says in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

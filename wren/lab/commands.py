@@ -118,7 +118,7 @@ def compare(
         tune_share: Share of the budget that a tuning run gets.
         probes: Synthetic tasks that the arms are tested on as well; `wren probe --probes list` prints them.
         out: Folder of data, trainings and report; the same command again goes on there.
-        keep_checkpoints: Keep the weights of finished trainings.
+        keep_checkpoints: Keep the weights of every training, not of each arm's best alone.
         text_key: The JSON key or parquet column that holds the text.
         fresh: Begin anew: remove what an earlier comparison left in --out.
         dtype: Number format of matrix products; auto chooses by the device.
@@ -131,7 +131,7 @@ def compare(
     from wren.precision import choose_device, choose_precision
 
     check_json(json_)
-    compare_data.check_source(source, data)
+    compare_data.check_source(source, data, val, text_key)
     size = _vocab_size(vocab_size, data)
     arms = reading.read_arms(recipes, size)
     names = tuple(listed(probes, "probes")) if probes is not None else ()

@@ -14,7 +14,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from wren.lab.compare_cell import Measure, Settings, Work
 from wren.lab.compare_data import Text
 from wren.lab.compare_display import CompareDisplay
 from wren.lab.compare_rules import rules
+from wren.lab.compare_run import keep_best
 from wren.lab.schema import Cell, Comparison, ProbeScore
 from wren.precision import Precision
 from wren.pretrain import first_difference
@@ -34,7 +35,16 @@ from wren.run import environment
 
 
 def clear(out: Path) -> None:
-    """Removes what an earlier comparison left in `out`, for --fresh; the prepared data has a --fresh of its own."""
+    """Removes what an earlier comparison left in `out`, for --fresh; the prepared data has a --fresh of its own.
+
+    Raises ConfigError where `runs` or `probes` in `out` are not a comparison's: they may be someone's work.
+    """
+    found = [name for name in ("runs", "probes") if (out / name).exists()]
+    if found and not (out / "comparison.json").exists():
+        raise ConfigError(
+            f"{out} holds '{found[0]}' and no comparison (no comparison.json), so --fresh removes nothing there; "
+            "choose another --out."
+        )
     for name in ("runs", "probes"):
         shutil.rmtree(out / name, ignore_errors=True)
     for name in ("comparison.json", "compare.json"):
@@ -61,11 +71,22 @@ def compare(
     for each in work:
         each.measure(measured)
     display.plan(settings.cells, [each.planned() for each in work])
-    cells = tuple(each.run() for each in work)
+    cells = _trained(settings, work, out)
     scores = compare_probes.score(probe_cells, precision, display.say) if probe_cells else ()
     comparison = _comparison(settings, texts, precision, started, cells, scores)
     write_json(out / "compare.json", configs.to_json(comparison))
     return comparison
+
+
+def _trained(settings: Settings, work: Sequence[Work], out: Path) -> tuple[Cell, ...]:
+    """Every cell, one after another; of the weights, those of each arm's best final run stay."""
+    cells: list[Cell] = []
+    for each in work:
+        cells.append(each.run())
+        if not settings.keep_checkpoints:
+            finals = (run for cell in cells if cell.arm == cells[-1].arm for run in cell.final)
+            keep_best({out / "runs" / run.folder: run for run in finals})
+    return tuple(cells)
 
 
 def _begin(settings: Settings, texts: Mapping[int, Text], out: Path, precision: Precision) -> str:
@@ -82,8 +103,10 @@ def _begin(settings: Settings, texts: Mapping[int, Text], out: Path, precision: 
     }
     if path.exists():
         old = read_json(path)
+        if not isinstance(old, dict) or not isinstance(old.get("data"), dict):
+            raise ConfigError(f"{path} is not what a comparison writes; restore it, or choose another --out.")
         kept = {name: old.get(name) for name in wanted}
-        kept["data"] = {**wanted["data"], **{k: v for k, v in old.get("data", {}).items() if k in wanted["data"]}}
+        kept["data"] = {**wanted["data"], **{k: v for k, v in old["data"].items() if k in wanted["data"]}}
         difference = first_difference(kept, json.loads(json.dumps(wanted)))
         if difference is not None:
             key, before, now = difference
@@ -91,7 +114,7 @@ def _begin(settings: Settings, texts: Mapping[int, Text], out: Path, precision: 
                 f"{out} holds a comparison with {key} = {before}, and now it is {now}; repeat the first command to "
                 "resume, choose another --out, or begin anew with --fresh."
             )
-        wanted["data"] = {**old.get("data", {}), **wanted["data"]}
+        wanted["data"] = {**old["data"], **wanted["data"]}
         started = str(old.get("started"))
     else:
         started = time.strftime("%Y-%m-%d %H:%M:%S")

@@ -36,7 +36,7 @@ class Settings:
     source: str
     tune_share: float = 1.0
     probes: tuple[str, ...] = ()
-    keep_checkpoints: bool = False
+    keep_checkpoints: bool = False  # of every training; else each arm keeps those of its best final one
 
     def __post_init__(self) -> None:
         if self.seeds < 1:
@@ -61,6 +61,8 @@ class Work:
         config = json.loads(json.dumps(configs.to_json(self.cell.config)))
         if path.exists():
             found = read_json(path)
+            if not isinstance(found, dict) or not found.keys() >= {"config", "measured"}:
+                raise ConfigError(f"{path} is not what a comparison writes; remove it, so that it is measured anew.")
             difference = first_difference(found["config"], config)
             if difference is not None:
                 key, before, now = difference
@@ -86,7 +88,7 @@ class Work:
         return budget.steps(self.cell, self.flops_per_token, step_seconds, share)
 
     def planned(self) -> list[float]:
-        """Seconds that each training should take, in their order; 0 for those that are over."""
+        """Seconds that each training should take, in their order, those that are over among them."""
         step = self.measured.step_seconds or 0.0
         grid, optimizer = self.settings.grid, self.cell.config.optimizer
         count = len(grid.learning_rates(optimizer.lr)) * len(grid.weight_decays(optimizer.weight_decay))
@@ -150,7 +152,7 @@ class Work:
             self.text,
             self.precision,
             watch=self.display.watch(job),
-            keep_checkpoints=self.settings.keep_checkpoints,
+            keep_checkpoints=phase == "final" or self.settings.keep_checkpoints,
         )
         self.display.end(self.cell, result, stored=over)
         return result

@@ -124,7 +124,7 @@ def prepare_all(
 
     Raises ConfigError where --data is of another vocabulary, or where neither or both are given.
     """
-    check_source(source, data)
+    check_source(source, data, val, text_key)
     if data is not None:
         text = Text.open(data)
         for size in vocab_sizes:
@@ -137,11 +137,19 @@ def prepare_all(
     return {size: _prepared(size, out, source, val, text_key, fresh, say) for size in dict.fromkeys(vocab_sizes)}
 
 
-def check_source(source: Sequence[str], data: Path | None) -> None:
+def check_source(source: Sequence[str], data: Path | None, val: Sequence[str] = (), text_key: str = "text") -> None:
+    """Raises ConfigError or DataError, before anything is written or removed, for what prepare_all could not read."""
+    from wren.data.sources import open_sources
+
     if bool(source) == (data is not None):
         raise ConfigError(
             "Give either --source PATH... or --data FOLDER (prepared by `wren data`); exactly one of them."
         )
+    if data is not None and val:
+        raise ConfigError(f"{data} has a validation split of its own; leave --val out, or give --source with it.")
+    if data is not None:
+        Manifest.load(data)
+    open_sources([*source, *val], text_key=text_key)
 
 
 def _prepared(

@@ -85,11 +85,8 @@ def _fit(arm: str, context: int, axis: str, points: Points, base: Points, is_bas
         return replace(fit, why=f"of the baseline, {why}")
     if law.b <= 0 or scaling.fit_points(base).b <= 0:
         return replace(fit, why=f"the loss does not fall with more {axis} at this budget")
-    try:
-        saving = scaling.saving(points, base, rng)
-    except (ZeroDivisionError, OverflowError):  # a draw of the seeds gave a flat law
-        saving = None
-    if saving is None or not all(1 / _MOST < end < _MOST for end in _ends(saving)):
+    saving = scaling.saving(points, base, rng)
+    if not all(1 / _MOST < end < _MOST for end in _ends(saving)):
         return replace(fit, why="the seeds differ too much to tell a saving")
     return replace(fit, saving=saving)
 

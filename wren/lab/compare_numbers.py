@@ -13,9 +13,8 @@ import numpy as np
 
 from wren.lab import statistics
 from wren.lab.schema import Cell, Comparison, Detail, Part, Point, TrainedRun
-from wren.lab.statistics import Interval
+from wren.lab.statistics import SEEDS_TO_CLAIM, SEEDS_TO_SEE, Interval
 
-SEEDS_TO_SEE, SEEDS_TO_CLAIM = 3, 5
 AXES = ("seconds", "flops", "tokens")
 _LEAST_BLOCKS = 5  # fewer stretches of text do not tell how texts differ
 _DRAWS = 2000

@@ -1,11 +1,13 @@
 """The rules of fair comparison, and which of them a comparison kept: worked out from its settings and results."""
 
+import math
 from collections.abc import Sequence
 
 from wren.lab.compare_plan import MAX_EXTENSIONS, CellPlan, CompareBudget, Grid
-from wren.lab.schema import Cell, Rule
+from wren.lab.schema import Cell, Measured, Rule
+from wren.lab.statistics import SEEDS_TO_CLAIM, SEEDS_TO_SEE
 
-SEEDS_TO_SEE, SEEDS_TO_CLAIM = 3, 5
+ALIKE = 1.05  # times apart, at most, in what counts as equal
 LEAST_LRS, LEAST_DECAYS, LEAST_SIZES = 4, 2, 3
 
 
@@ -23,6 +25,7 @@ def rules(
     """Every rule with whether it was kept and what was done instead or for it."""
     return (
         _axis(budget, plans),
+        _alike(cells),
         _split(plans, validation),
         _tuning(grid, tune_share),
         _sizes(plans),
@@ -48,6 +51,35 @@ def _axis(budget: CompareBudget, plans: Sequence[CellPlan]) -> Rule:
     return Rule(
         rule="Arms get the same time on the same device before anything else", kept=budget.kind == "time", did=did
     )
+
+
+def _alike(cells: Sequence[Cell]) -> Rule:
+    """How far apart the arms of one size and context length are in what a model costs."""
+    places: dict[tuple[str, int], list[Measured]] = {}
+    for cell in cells:
+        places.setdefault((cell.size, cell.context_len), []).append(cell.measured)
+    spreads = {
+        "operations a token": [_spread([m.flops_per_token for m in found]) for found in places.values()],
+        "parameters, lookup tables counted": [_spread([m.params for m in found]) for found in places.values()],
+        "bytes of state": [
+            max(_spread([m.state_bytes[length] for m in found]) for length in found[0].state_bytes)
+            for found in places.values()
+        ],
+    }
+    worst = {what: max(found, default=1.0) for what, found in spreads.items()}
+    shown = "; ".join(f"{what} {ratio:.3g} times" for what, ratio in worst.items())
+    return Rule(
+        rule="Beside time, arms agree in operations, in all parameters (lookup tables counted) and in bytes of state",
+        kept=all(ratio <= ALIKE for ratio in worst.values()),
+        did=f"At one size and context length the largest arm has at most: {shown} those of the smallest.",
+    )
+
+
+def _spread(values: Sequence[float]) -> float:
+    """The largest over the smallest; 1 where all are 0, inf where one is."""
+    if max(values) == 0:
+        return 1.0
+    return max(values) / min(values) if min(values) > 0 else math.inf
 
 
 def _split(plans: Sequence[CellPlan], validation: str) -> Rule:
@@ -187,8 +219,12 @@ def _parts() -> Rule:
 
 def _clock(plans: Sequence[CellPlan]) -> Rule:
     compiled = sorted({plan.arm.name for plan in plans if plan.config.train.compile})
-    did = "Seconds count from the first step on"
-    did += f", with the compilation of {', '.join(compiled)}." if compiled else "; nothing is compiled before."
+    did = "Seconds count from the first step on; nothing is compiled before."
+    if compiled:
+        did = (
+            f"Seconds count from the first step on: every training of {', '.join(compiled)} pays for its compilation, "
+            "which torch's cache on disk shortens after the first."
+        )
     return Rule(rule="A time to a loss includes compilation", kept=True, did=did)
 
 

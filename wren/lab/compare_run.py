@@ -9,7 +9,7 @@ import dataclasses
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,7 @@ import torch
 
 from wren import config as configs
 from wren.data.loader import TokenLoader
-from wren.errors import ConfigError, DivergedError
+from wren.errors import ConfigError, DiskError, DivergedError
 from wren.evals.bits_per_byte import bits_per_byte
 from wren.evals.detail import detail
 from wren.evals.parts import Detail
@@ -73,7 +73,8 @@ def run_training(
 ) -> TrainedRun:
     """Trains, or goes on, or returns what is there. A training that diverges ends with tuned = None.
 
-    Final runs read the validation split, once, when they are trained. Raises ConfigError (other settings), Interrupted.
+    Final runs read the validation split, once, when they are trained. Raises ConfigError (other settings), DiskError
+    (the curve's end could not be written), Interrupted.
     """
     found = stored(job, text)
     run = Run(job.path)
@@ -86,8 +87,21 @@ def run_training(
             found = _train(job, text, precision, run, watch)
             write_json(job.path / "result.json", configs.to_json(found))
     if not keep_checkpoints:
-        shutil.rmtree(run.checkpoints_path, ignore_errors=True)
+        drop_weights(run)
     return found
+
+
+def drop_weights(run: Run) -> None:
+    shutil.rmtree(run.checkpoints_path, ignore_errors=True)
+
+
+def keep_best(runs: Mapping[Path, TrainedRun]) -> None:
+    """Of these trainings, by folder, only the one that is best on validation keeps its weights."""
+    judged = {path: run.detail.whole.bits_per_byte for path, run in runs.items() if run.detail is not None}
+    best = min(judged, key=lambda path: judged[path], default=None)
+    for path in runs:
+        if path != best:
+            drop_weights(Run(path))
 
 
 def _check(run: Run, wanted: RunConfig) -> None:
@@ -107,6 +121,8 @@ def _train(job: Job, text: Text, precision: Precision, run: Run, watch: Watch) -
     config, length = job.config, job.config.train.context_len
     loader = TokenLoader(text.train(length), batch_size=config.train.batch_size, seed=config.seed)
     held_back, token_bytes_V = text.held_back(length), text.tokenizer.token_bytes()
+    if config.train.compile:  # else the first training compiles for all, and the ninth model would get none at all
+        torch.compiler.reset()
     torch.manual_seed(config.seed)
     model = config.model.build().to(precision.device)
     optimizer = config.optimizer.build(model)
@@ -118,19 +134,17 @@ def _train(job: Job, text: Text, precision: Precision, run: Run, watch: Watch) -
     if not any(row["step"] == 0 for row in run.metrics()):
         with kept_rng(precision.device):
             run.log_metrics({"step": 0, "kind": "eval", **evaluate(0)})
-    judged = None
+    judged = reached = None
     try:
-        train(
+        reached = train(
             model, optimizer, loader, cross_entropy, run, config.train, config.schedule, precision,
             evaluate=evaluate, watch=watch, say=run.log,
         )  # fmt: skip
         if job.phase == "final":
             judged = _judge(model, text, length, precision)
-        diverged = False
     except DivergedError as error:
         run.log(str(error))
-        diverged = True
-    return _result(job, run, judged, diverged=diverged)
+    return _result(job, run, reached, judged)
 
 
 def _judge(model: LM, text: Text, context_len: int, precision: Precision) -> Detail | None:
@@ -139,16 +153,27 @@ def _judge(model: LM, text: Text, context_len: int, precision: Precision) -> Det
     return found if math.isfinite(found.whole.nats) else None
 
 
-def _result(job: Job, run: Run, judged: Detail | None, *, diverged: bool) -> TrainedRun:
+def _result(job: Job, run: Run, reached: Progress | None, judged: Detail | None) -> TrainedRun:
+    """reached: where the training ended; None = it diverged."""
     rows = run.metrics()
     steps = {row["step"]: row for row in rows if row.get("kind") == "train"}
-    last = steps[max(steps)]
+    evals = {row["step"]: row for row in rows if row.get("kind") == "eval"}
+    if reached is not None and reached.step not in evals:  # train() goes on where a full disk takes no metrics
+        raise DiskError(
+            f"{run.metrics_path} lacks the last evaluation, for which there was no room; free some space and repeat "
+            "the command."
+        )
+    if reached is not None:
+        last = {"step": reached.step, "tokens": reached.tokens, "seconds": reached.seconds}
+        steps[reached.step] = last
+    else:
+        last = steps[max(steps)] if steps else {"step": 0, "tokens": 0, "seconds": 0.0}
     curve = [
-        _point(row, steps.get(row["step"]), job.flops_per_token)
-        for row in rows
-        if row.get("kind") == "eval" and row.get(HELD_BACK) is not None
+        _point(row, steps.get(step), job.flops_per_token)
+        for step, row in evals.items()
+        if row.get(HELD_BACK) is not None and (step in steps or step == 0)
     ]
-    reached = not diverged and bool(curve) and curve[-1].step == job.config.train.steps
+    whole = reached is not None and bool(curve) and curve[-1].step == reached.step
     return TrainedRun(
         folder=job.name,
         phase=job.phase,
@@ -159,7 +184,7 @@ def _result(job: Job, run: Run, judged: Detail | None, *, diverged: bool) -> Tra
         tokens=last["tokens"],
         seconds=last["seconds"],
         flops=last["tokens"] * job.flops_per_token,
-        tuned=curve[-1].bits_per_byte if reached else None,
+        tuned=curve[-1].bits_per_byte if whole else None,
         curve=tuple(curve),
         detail=judged,
     )

@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from wren import units
 from wren.lab import compare_laws, statistics
 from wren.lab import compare_numbers as numbers
-from wren.lab.compare_numbers import SEEDS_TO_CLAIM, SEEDS_TO_SEE, Difference, Race, Setting
+from wren.lab.compare_numbers import Difference, Race, Setting
 from wren.lab.schema import Comparison
+from wren.lab.statistics import SEEDS_TO_CLAIM, SEEDS_TO_SEE
 
 NONE = "not measured"
 _AXES = {"seconds": "training time", "flops": "training FLOPs", "tokens": "training tokens"}

@@ -30,7 +30,7 @@ class Law:
         """Where the law reaches a loss; inf if never."""
         if loss <= self.floor or self.b <= 0:
             return math.inf
-        return math.exp(min(700.0, (self.log_a - math.log(loss - self.floor)) / self.b))
+        return math.exp(max(-700.0, min(700.0, (self.log_a - math.log(loss - self.floor)) / self.b)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,16 +56,16 @@ def fit(xs: Sequence[float], losses: Sequence[float]) -> Law:
     if len(set(xs)) < LEAST_SIZES:
         raise ValueError(f"{len(set(xs))} sizes do not show a law; it takes {LEAST_SIZES}")
     log_x, y = np.log(np.asarray(xs, dtype=float)), np.asarray(losses, dtype=float)
-    floors = [0.0]
+    floors_F = np.zeros(1)
     if len(set(xs)) >= _SIZES_FOR_FLOOR:
-        floors = list(np.linspace(0.0, 0.98 * float(y.min()), 99))
-    laws = []
-    for floor in floors:
-        slope, offset = np.polyfit(log_x, np.log(y - floor), 1)
-        predicted = floor + np.exp(offset + slope * log_x)
-        error = float(np.square(np.log(predicted) - np.log(y)).sum())
-        laws.append((error, Law(floor=float(floor), log_a=float(offset), b=float(-slope))))
-    return min(laws, key=lambda pair: pair[0])[1]
+        floors_F = np.linspace(0.0, 0.98 * float(y.min()), 99)
+    # a straight line through the logarithms for every floor at once
+    logs_FN, centred = np.log(y - floors_F[:, None]), log_x - log_x.mean()
+    slopes_F = logs_FN @ centred / (centred @ centred)
+    offsets_F = logs_FN.mean(1) - slopes_F * log_x.mean()
+    predicted_FN = floors_F[:, None] + np.exp(offsets_F[:, None] + slopes_F[:, None] * log_x)
+    best = int(np.square(np.log(predicted_FN) - np.log(y)).sum(1).argmin())
+    return Law(floor=float(floors_F[best]), log_a=float(offsets_F[best]), b=float(-slopes_F[best]))
 
 
 def fit_points(points: Points, seeds: np.ndarray | None = None) -> Law:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 CONFIDENCE = 0.95
+SEEDS_TO_SEE, SEEDS_TO_CLAIM = 3, 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +32,8 @@ class Interval:
 
     def text(self, digits: int = 3) -> str:
         """ "1.394 ± 0.006", or the mean alone with a remark."""
-        if self.half is None:
-            return f"{self.mean:.{digits}f} (one seed)"
-        return f"{self.mean:.{digits}f} ± {self.half:.{digits}f}"
+        mean = f"{round(self.mean, digits) + 0.0:.{digits}f}"  # + 0.0: no minus before a zero
+        return f"{mean} (one seed)" if self.half is None else f"{mean} ± {self.half:.{digits}f}"
 
 
 def interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:

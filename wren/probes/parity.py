@@ -50,6 +50,7 @@ SIZES: dict[str, Setting] = {
         num_heads=4,
         batch_size=32,
         steps=500,
+        lrs=(3e-3, 1e-2),
         chance=1 / 2,
         says="40 bits in training, 160 in the headline test; all places count.",
     ),

@@ -58,6 +58,8 @@ SIZES: dict[str, Setting] = {
         _tests(8, 64, 128, 256),
         score="macro",
         num_heads=4,
+        steps=500,
+        lrs=(3e-3, 1e-2),
         chance=1 / 14,
         says="MAD's task with 8 letters in 64 tokens instead of 16 in 256; the curve is more blanks, 2x and 4x.",
     ),
