@@ -393,6 +393,7 @@ def test_metrics_lost_to_a_full_disk_are_not_a_divergence(
     assert [(point.step, point.tokens) for point in found.curve] == [(0, 0), (1, 32), (3, 96), (4, 128)]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, while it traces
 def test_every_training_pays_for_its_own_compilation(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     real, graphs = torch.compile, []
 
@@ -413,6 +414,7 @@ def test_every_training_pays_for_its_own_compilation(prepared: Path, tmp_path: P
         job = compare_run.Job(path=path, name=str(seed), phase="tune", config=config, flops_per_token=1.0)
         compare_run.run_training(job, opened(prepared, 300)[300], CPU)
         assert len(graphs) == seed + 1
+    torch.compiler.reset()
 
 
 def test_an_interrupted_comparison_ends_with_the_numbers_of_one_left_alone(prepared: Path, tmp_path: Path):

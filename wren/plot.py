@@ -56,7 +56,7 @@ def colours(count: int) -> list[Any]:
     """So many colours that can be told apart: ten strong ones, then their pale sisters."""
     from matplotlib import colormaps
 
-    strong = [*colormaps["tab10"].colors, *colormaps["tab20"].colors[1::2]]
+    strong = [*(colormaps["tab10"](i) for i in range(10)), *(colormaps["tab20"](i) for i in range(1, 20, 2))]
     return [strong[i % len(strong)] for i in range(count)]
 
 
