@@ -1,6 +1,7 @@
 """`wren compare`: arms, budgets, grids, what is trained on and judged by, resuming, the rules."""
 
 import dataclasses
+import functools
 import io
 import json
 import os
@@ -239,9 +240,9 @@ def test_tuning_never_reads_validation_and_finals_read_it_once(prepared: Path, t
         job = compare_run.Job(
             path=tmp_path / phase,
             name=phase,
-            phase=phase,
+            phase=phase,  # type: ignore[arg-type]
             config=config,
-            flops_per_token=2.0,  # type: ignore[arg-type]
+            flops_per_token=2.0,
         )
         result = compare_run.run_training(job, recorder, CPU)  # type: ignore[arg-type]
         assert (result.detail is None) == (phase == "tune")
@@ -332,11 +333,12 @@ def test_a_repeated_call_trains_nothing_and_changed_settings_are_refused(prepare
     more = compared(asked(tmp_path, seeds=2), texts, tmp_path)  # seeds may be added
     assert [run.seed for run in more.cells[0].final] == [0, 1]
     assert {path: path.stat().st_mtime_ns for path in results} == results
-    for changes, key in (
+    changed: tuple[tuple[dict[str, Any], str], ...] = (
         ({"budget": "640tokens"}, "budget = 192tokens, and now it is 640tokens"),
         ({"lrs": "1e-3"}, "lrs = "),
         ({"tune_share": 0.5}, "tune_share = 1.0"),
-    ):
+    )
+    for changes, key in changed:
         with pytest.raises(ConfigError, match=re.escape(key)):
             compared(asked(tmp_path, **changes), texts, tmp_path)
     renamed = asked(tmp_path, f"{TINY}:lr=1e-4")
@@ -367,12 +369,12 @@ def test_fresh_spares_what_is_no_comparisons(prepared: Path, tmp_path: Path, cap
 
 
 class FullDisk(Run):
-    """Has no room for the metrics of steps 2 and 4, while `full`."""
+    """Has no room, while `full`, for the metrics of steps 2 and 4, nor for what step 3 took."""
 
     full = True
 
     def log_metrics(self, row: dict[str, Any]) -> None:
-        if FullDisk.full and row["step"] in (2, 4):
+        if FullDisk.full and (row["step"] in (2, 4) or (row["step"], row["kind"]) == (3, "train")):
             raise DiskError("Cannot write metrics: the disk is full.")
         super().log_metrics(row)
 
@@ -390,31 +392,31 @@ def test_metrics_lost_to_a_full_disk_are_not_a_divergence(
     found = compare_run.run_training(job, text, CPU)
     assert (found.steps, found.tokens, found.tuned) == (4, 4 * 32, found.curve[-1].bits_per_byte)
     assert found.detail is not None
-    assert [(point.step, point.tokens) for point in found.curve] == [(0, 0), (1, 32), (3, 96), (4, 128)]
+    assert [(point.step, point.tokens) for point in found.curve] == [(0, 0), (1, 32), (4, 128)]
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, while it traces
+# both are torch's own, while it traces
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 def test_every_training_pays_for_its_own_compilation(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    real, graphs = torch.compile, []
+    graphs: list[Any] = []
+    counts: list[int] = []
 
-    def quick(function: Any) -> Any:
-        """Traces alone: what counts here is when."""
+    def backend(graph: Any, inputs: Any) -> Any:
+        """Traces alone: what counts here is when. One for all: code compiled for another is not shared."""
+        graphs.append(graph)
+        return graph.forward
 
-        def backend(graph: Any, inputs: Any) -> Any:
-            graphs.append(graph)
-            return graph.forward
-
-        return real(function, backend=backend)
-
-    monkeypatch.setattr(torch, "compile", quick)
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
     cell = asked(tmp_path, f"{TINY}:train.compile=true").cells[0]
     for seed in (0, 1):
         config = cell.tuned(lr=1e-3, weight_decay=0.0, seed=seed, steps=2)
         path = tmp_path / str(seed)
         job = compare_run.Job(path=path, name=str(seed), phase="tune", config=config, flops_per_token=1.0)
         compare_run.run_training(job, opened(prepared, 300)[300], CPU)
-        assert len(graphs) == seed + 1
+        counts.append(len(graphs))
     torch.compiler.reset()
+    assert counts[1] == 2 * counts[0] > 0
 
 
 def test_an_interrupted_comparison_ends_with_the_numbers_of_one_left_alone(prepared: Path, tmp_path: Path):
