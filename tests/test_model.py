@@ -104,7 +104,8 @@ def test_packed_documents_are_each_alone_or_read_each_other(name: str):
     lengths = torch.tensor([3, 1, 40, 26])
     documents_BT = torch.repeat_interleave(torch.arange(4), lengths)[None]
     if not model.config.documents:
-        close(model(tokens_BT, documents_BT=documents_BT), model(tokens_BT))
+        for positions_BT in (None, positions_in_documents(documents_BT)):
+            close(model(tokens_BT, documents_BT=documents_BT, positions_BT=positions_BT), model(tokens_BT))
         x_BTD, logits_BTV = embedded(model, tokens_BT, documents_BT=documents_BT)
         (grad_BTD,) = torch.autograd.grad(logits_BTV[:, 50].square().sum(), x_BTD)
         assert grad_BTD[:, :3].abs().max() > 0

@@ -108,6 +108,15 @@ def test_the_bias_decides_who_serves_and_not_how_much():
     close(gates_NK[:, 0], (x_ND @ layer.router.weight[2]).sigmoid())
 
 
+def test_scores_that_round_to_zero_leave_outputs_and_gradients_finite():
+    layer, x_BTD = build(KINDS["sigmoid"]).float(), torch.ones(1, 2, DIM, requires_grad=True)
+    with torch.no_grad():
+        layer.router.weight.fill_(-20.0)
+    y_BTD = layer(x_BTD)
+    grads = torch.autograd.grad(y_BTD.sum(), [x_BTD, *layer.parameters()])
+    assert all(x.isfinite().all() for x in (y_BTD, *grads))
+
+
 def small_model(**settings: Any) -> tuple[LM, Optimizer, moe.MixtureOfExperts]:
     torch.manual_seed(0)
     mlp_config = moe.Config(num_experts=4, active=2, hidden=8, **settings)

@@ -65,6 +65,12 @@ def test_muon_trains_the_matrices_of_the_blocks_and_adamw_the_rest() -> None:
     assert found == {"embedding.weight": ("AdamW", 0.3), "head.weight": ("AdamW", 0.3)}
 
 
+def test_linear_layers_of_one_output_or_input_are_vectors() -> None:
+    model = nn.ModuleDict({"gate": nn.Linear(8, 1), "narrow": nn.Linear(1, 8), "two": nn.Linear(8, 2)})
+    found = {name: kind for name, (kind, _) in groups(model, "muon").items() if name.endswith("weight")}
+    assert found == {"gate.weight": "AdamW", "narrow.weight": "AdamW", "two.weight": "Muon"}
+
+
 def test_adamw_decays_matrices_and_tables_alone() -> None:
     for name, (kind, decay) in groups(Model(), "adamw").items():
         assert kind == "AdamW"

@@ -32,6 +32,8 @@ def cross_entropy(model: LM, batch: Batch) -> Tensor:
     loss = _summed(model, hiddens[0], batch.targets_BT, batch.weights_BT)
     if len(hiddens) == 1:
         return loss
+    if not model.config.documents:
+        batch = batch._replace(documents_BT=None)
     ahead = [_summed(model, x, *ahead_targets(batch, steps)) for steps, x in enumerate(hiddens[1:], 1)]
     return loss + model.config.ahead.weight / len(ahead) * sum(ahead[1:], start=ahead[0])
 

@@ -175,8 +175,9 @@ class LM(nn.Module):
 
     def _stream(self, context: Context, state: LMState | None) -> tuple[Tensor, Context]:
         """The residual stream above the last block, and the context as the mixers saw it, without state and values."""
-        if not self.config.documents:
-            context = context._replace(documents_BT=None)
+        if not self.config.documents:  # positions that begin anew with each document are dropped with them
+            given = context.positions_BT if context.documents_BT is None else None
+            context = context._replace(documents_BT=None, positions_BT=given)
         elif context.positions_BT is None and context.documents_BT is not None and state is None:
             context = context._replace(positions_BT=positions_in_documents(context.documents_BT))
         calls = self._calls(state)

@@ -2,7 +2,7 @@
 
 f_t = sigmoid(w_f x_t + b_f) is one number a head: softmax attention that can let go of the past, and that needs no
 positions, since a key's age shows in its score (FoX, 2503.02130). The "pro" block of the paper is qk_norm, output_norm
-and gate="channel" together.
+and gate="channel" together, and a learned mix of each key and value with the one before it, which is left out here.
 
 B batch, T time, S cache slots, D model width, H query heads, J key-value heads, K head width.
 """

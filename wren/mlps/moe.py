@@ -100,7 +100,8 @@ class MixtureOfExperts(SparseMlp):
             chosen_NK = (scores_NE.detach() + self.balance_E).topk(self.config.active, dim=-1).indices
             gates_NK = scores_NE.gather(1, chosen_NK)
             if self.config.active > 1:  # a single gate divided by itself would teach the router nothing
-                gates_NK = gates_NK / gates_NK.sum(dim=1, keepdim=True)
+                total_N1 = gates_NK.sum(dim=1, keepdim=True)
+                gates_NK = gates_NK / total_N1.clamp(min=1e-20)  # sigmoids of far below 0 are 0
         return gates_NK, chosen_NK
 
     def begin_step(self) -> None:

@@ -141,11 +141,14 @@ def block_matrices(model: nn.Module) -> list[Tensor]:
     """What Muon trains: the weights of all linear layers but the head, each expert's of its own.
 
     Embeddings, the head and other tables are rows by themselves, convolutions act per channel and biases, norms and
-    factors are vectors: orthogonalising them means nothing, so AdamW trains them.
+    factors are vectors: orthogonalising them means nothing, so AdamW trains them, and linear layers of one output or
+    one input too, such as the gate of a single head.
     """
     unique: dict[int, Tensor] = {}
     for name, module in model.named_modules():
-        if name != "head" and isinstance(module, nn.Linear) and module.weight.requires_grad:
+        if name == "head" or not isinstance(module, nn.Linear) or min(module.weight.shape) < 2:
+            continue
+        if module.weight.requires_grad:
             unique[id(module.weight)] = module.weight
     return list(unique.values())
 
