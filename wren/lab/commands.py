@@ -43,7 +43,7 @@ def probe(
         halving: Only the better half of the learning rates trains on; --no-halving trains all of them to the end.
         out: Folder of trainings, table and pictures; the same command again goes on there.
         fresh: Train the named cells anew.
-        dtype: Number format of matrix products; auto chooses by the device.
+        dtype: Number format of matrix products; auto is fp32 on a CPU and chosen by the device elsewhere.
         dry_run: Only say what would be trained.
     """
     from wren.lab import probe_sweep
@@ -65,7 +65,9 @@ def probe(
     from wren.lab.probe_display import ProbeDisplay
     from wren.precision import choose_device, choose_precision
 
-    precision = choose_precision(choose_device(device), dtype)
+    where = choose_device(device)
+    # narrow models gain nothing from a CPU's bf16, and attention loses (docs/LOG.md)
+    precision = choose_precision(where, "fp32" if (dtype, where.type) == ("auto", "cpu") else dtype)
     with ProbeDisplay() as display:
         results = probe_sweep.sweep(
             cells, seeds=seeds, precision=precision, display=display, lrs=rates, halving=halving, fresh=fresh

@@ -1,7 +1,7 @@
 """What a sweep of probes found: a table mixers x probes, and accuracy against length and against state bytes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,20 +61,21 @@ def _cell(result: Result) -> str:
 
 def _range(values: list[float], show: Any) -> str:
     low, high = show(min(values)), show(max(values))
-    return low if low == high else f"{low} to {high}"
+    if low == high:
+        return low
+    number, _, unit = low.partition(" ")  # one unit is said once: 5.25-35.1 kB
+    return f"{number if unit and high.endswith(' ' + unit) else low}-{high}"
 
 
 def table(results: Sequence[Result]) -> Table:
     """For the terminal: accuracy in percent of the headline test."""
     probes, lines = _cells(results)
     drawn = Table(title="accuracy in %, best learning rate; ~ = no better than guessing", caption=_chances(results))
-    drawn.add_column("mixer")
+    drawn.add_column("mixer, state, parameters", overflow="fold")
     for probe in probes:
         drawn.add_column(probe, justify="right")
-    drawn.add_column("state", justify="right")
-    drawn.add_column("parameters", justify="right")
     for name, cells, state, params in lines:
-        drawn.add_row(name, *cells, state, params)
+        drawn.add_row(f"{name}\n[dim]{state}, {params}[/dim]", *cells)
     return drawn
 
 
@@ -105,20 +106,21 @@ def markdown(results: Sequence[Result]) -> str:
 
 
 def length_plot(results: Sequence[Result], path: Path) -> None:
-    """Accuracy against the length of the row: a panel a probe, a line a mixer."""
-    _panels(results, path, "tokens in a row", lambda r: [(t["length"], _mean(t)) for t in r["tests"]])
+    """Accuracy against the length of the row: a panel for each probe with several lengths, a line a mixer."""
+    several = [r for r in results if len({t["length"] for t in r["tests"]}) > 1]
+    _panels(several or results, path, "tokens in a row", str, lambda r: [(t["length"], _mean(t)) for t in r["tests"]])
 
 
 def state_plot(results: Sequence[Result], path: Path) -> None:
     """Headline accuracy against what the mixer remembers of a row: a panel a probe, a line a mixer over widths."""
-    _panels(results, path, "state bytes per sequence", lambda r: [(r["state_bytes"], r["accuracy"])])
+    _panels(results, path, "state per sequence", units.size, lambda r: [(r["state_bytes"], r["accuracy"])])
 
 
 def _mean(test: dict[str, Any]) -> float:
     return sum(test["accuracy"]) / len(test["accuracy"])
 
 
-def _panels(results: Sequence[Result], path: Path, x_label: str, points: Any) -> None:
+def _panels(results: Sequence[Result], path: Path, x_label: str, show: Callable[[Any], str], points: Any) -> None:
     from matplotlib.figure import Figure
 
     probes = list(dict.fromkeys(r["probe"] for r in results))
@@ -129,12 +131,16 @@ def _panels(results: Sequence[Result], path: Path, x_label: str, points: Any) ->
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for axis, probe in zip(axes, probes, strict=False):
         own = [r for r in results if r["probe"] == probe]
+        places = sorted({x for r in own for x, _ in points(r)})
         for name, colour in zip(names, colours(len(names)), strict=True):
             found = sorted(point for r in own if r["mixer"] == name for point in points(r))
             if found:
                 axis.plot(*zip(*found, strict=True), marker="o", markersize=4, color=colour, label=name)
         axis.axhline(own[0]["chance"], color="0.6", linewidth=0.8, linestyle=":")
         axis.set(title=probe, xlabel=x_label, ylim=(-0.03, 1.03), xscale="log")
+        apart = [x for x, before in zip(places, [0, *places], strict=False) if x > 1.3 * before]
+        axis.set_xticks(apart, [show(x) for x in apart])
+        axis.minorticks_off()
         axis.set_ylabel("accuracy")
     for axis in axes[len(probes) :]:
         axis.axis("off")

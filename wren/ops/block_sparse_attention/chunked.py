@@ -41,8 +41,8 @@ def chunked_block_sparse_attention(
 ) -> Tensor:
     """As naive_block_sparse_attention, for any length; memory grows as T in both passes.
 
-    Products take the dtype of q, k and v, which must agree (bf16 rounds scores to it); softmaxes are fp32 at least. With documents, and for the
-    tiles, the host asks the device how many blocks there are.
+    Products take the dtype of q, k and v, which must agree (bf16 rounds scores to it); softmaxes are fp32 at least.
+    With documents, and for the tiles, the host asks the device how many blocks there are.
     """
     B, T, H, K = q_BTHK.shape
     if documents_BT is None:
