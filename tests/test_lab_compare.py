@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import lab_examples
 import numpy as np
 import pytest
 import torch
@@ -25,7 +26,7 @@ from wren.cli import main
 from wren.data.loader import TokenLoader, TokenStream
 from wren.errors import ConfigError, DataError, DiskError
 from wren.interrupt import Interrupted
-from wren.lab import arms, compare, compare_data, compare_plan, compare_probes, compare_run, measure
+from wren.lab import arms, compare, compare_data, compare_plan, compare_probes, compare_rules, compare_run, measure
 from wren.lab.compare_cell import Settings
 from wren.lab.compare_display import CompareDisplay
 from wren.lab.schema import Arm, Comparison, Measured
@@ -601,3 +602,15 @@ def test_a_dry_run_writes_nothing(prepared: Path, tmp_path: Path, capsys: pytest
     assert main(["compare", *COMMAND, *flags]) == 0
     assert "2 tuning and 2 final trainings of 30 steps" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("factor", "kept"), [(1.1, True), (0.9, True), (1.6, False), (0.5, False)])
+def test_times_of_a_busy_machine_are_told(factor: float, kept: bool):
+    """A step of the final runs that takes otherwise than when it was measured breaks a rule, which the page names."""
+    cell = next(iter(lab_examples.comparison().cells))
+    runs = [dataclasses.replace(run, seconds=factor * run.steps * 0.25) for run in cell.final]
+    found = compare_rules._quiet(
+        [dataclasses.replace(cell, measured=dataclasses.replace(cell.measured, step_seconds=0.25), final=tuple(runs))]
+    )
+    assert found.kept == kept
+    assert ("Do not compare seconds" in found.did) != kept

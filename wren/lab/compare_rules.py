@@ -9,6 +9,7 @@ from wren.lab.statistics import SEEDS_TO_CLAIM, SEEDS_TO_SEE
 
 ALIKE = 1.05  # times apart, at most, in what counts as equal
 LEAST_LRS, LEAST_DECAYS, LEAST_SIZES = 4, 2, 3
+STEADY = 1.25  # the largest factor between two times of a step that still counts as undisturbed
 
 
 def rules(
@@ -39,6 +40,7 @@ def rules(
         _interior(cells, baseline),
         _parts(),
         _clock(plans),
+        _quiet(cells),
         _kernels(budget),
     )
 
@@ -226,6 +228,24 @@ def _clock(plans: Sequence[CellPlan]) -> Rule:
             "which torch's cache on disk shortens after the first."
         )
     return Rule(rule="A time to a loss includes compilation", kept=True, did=did)
+
+
+def _quiet(cells: Sequence[Cell]) -> Rule:
+    """Whether a step of the trainings took what it took when it was measured: other work on the machine shows here."""
+    ratios = [
+        run.seconds / run.steps / cell.measured.step_seconds
+        for cell in cells
+        if cell.measured.step_seconds
+        for run in cell.final
+        if run.steps and run.seconds > 0
+    ]
+    factor = max((max(ratio, 1 / ratio) for ratio in ratios), default=1.0)
+    did = f"A step of a final run took at most {factor:.2f} times as long, or as short, as when it was measured alone."
+    return Rule(
+        rule="Times come from a quiet machine: the steps of a training take what they took when measured",
+        kept=factor <= STEADY,
+        did=did if factor <= STEADY else f"{did} Do not compare seconds; tokens and FLOPs stand.",
+    )
 
 
 def _kernels(budget: CompareBudget) -> Rule:
