@@ -129,6 +129,20 @@ def test_who_never_arrives_gets_no_factor_and_the_other_way_round_is_told():
     assert "times faster to B's final held-back loss" in sentence
 
 
+def test_a_diverged_run_arrives_nowhere_however_low_it_came():
+    made = lab_examples.comparison(noise=0.0)
+    cells = [
+        dataclasses.replace(c, final=(dataclasses.replace(c.final[0], tuned=None, detail=None), *c.final[1:]))
+        if c.arm == "B" else c
+        for c in made.cells
+    ]  # fmt: skip
+    race = compare_numbers.race(
+        compare_numbers.settings(dataclasses.replace(made, cells=tuple(cells)))[0], "B", "A", "seconds"
+    )
+    assert race is not None
+    assert (race.factor, race.reached, race.count) == (None, 4, 5)
+
+
 def test_reaching_a_loss_is_interpolated():
     curve = [Point(step=i, tokens=i, seconds=10.0 * i, flops=i, bits_per_byte=3.0 - i) for i in range(3)]
     assert compare_numbers.first_reach(curve, 1.5, "seconds") == pytest.approx(15.0)

@@ -12,12 +12,14 @@ import pytest
 import torch
 
 from wren.batch import IGNORE, Batch
-from wren.errors import ConfigError
+from wren.errors import CheckpointError, ConfigError
 from wren.lab import probe_report, probe_sweep, probe_trial
 from wren.lab.probe_data import ProbeBatches, accuracy, held_out_examples, scored_loss, tuning_examples
 from wren.loss import cross_entropy
 from wren.precision import choose_precision
 from wren.probe import Setting
+from wren.resume import TrainState
+from wren.run import Run
 
 CPU = choose_precision(torch.device("cpu"), "fp32")
 
@@ -86,7 +88,7 @@ def test_a_fixed_set_is_gone_through_once_an_epoch_and_resumes():
     setting = dataclasses.replace(ECHO, train_examples=10, batch_size=4)
     batches = ProbeBatches(setting, seed=3)
     rows = torch.cat([batches.next_batch().tokens_BT for _ in range(5)])
-    known = setting.train.batch(10, np.random.default_rng((3, 0)), train=True).tokens_BT
+    known = setting.train.batch(10, np.random.default_rng((0, 3)), train=True).tokens_BT
     for epoch in (rows[:10], rows[10:]):
         assert sorted(epoch.tolist()) == sorted(known.tolist())
     again = ProbeBatches(setting, seed=3)
@@ -143,6 +145,75 @@ def test_an_interrupted_sweep_goes_on_to_the_same_numbers(tmp_path: Path):
         assert found[key] == expected[key]
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("train_examples", [None, 64])
+def test_no_seed_trains_on_what_chooses_or_tests(seed: int, train_examples: int | None):
+    """numpy's generators take the keys (1, 0) and (1, 0, 0) as one."""
+    setting = dataclasses.replace(ECHO, train_examples=train_examples)
+    batches = ProbeBatches(setting, seed)
+    seen = batches.next_batch() if batches.fixed is None else batches.fixed
+    rows = {tuple(row) for row in seen.tokens_BT.tolist()}
+    for other in (tuning_examples(setting), held_out_examples(setting)["8"]):
+        assert not rows & {tuple(row) for row in other.tokens_BT.tolist()}
+
+
+@pytest.mark.parametrize("kill", ["before the last save", "before the last score", "before the result"])
+def test_a_kill_at_the_end_changes_no_number(kill: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    setting = dataclasses.replace(ECHO, steps=25, lrs=(3e-4,), stop_at=None)
+    expected = swept(cell(tmp_path / "whole", setting=setting))[0]
+
+    def killed(*args: object, **names: object) -> None:
+        raise RuntimeError("killed")
+
+    save, score = TrainState.save, probe_trial.score
+    if kill == "before the last save":
+        monkeypatch.setattr(TrainState, "save", lambda s, *a: killed() if s.progress.step == 25 else save(s, *a))
+    elif kill == "before the last score":
+        counted = itertools.count(1)
+        monkeypatch.setattr(probe_trial, "score", lambda *a: killed() if next(counted) == 3 else score(*a))
+    else:
+        monkeypatch.setattr(probe_sweep, "write_json", killed)
+    with pytest.raises(RuntimeError, match="killed"):
+        swept(cell(tmp_path / "cut", setting=setting))
+    monkeypatch.undo()
+    found = swept(cell(tmp_path / "cut", setting=setting))[0]
+    for key in ("accuracy", "tests", "lr", "steps", "tuning"):
+        assert found[key] == expected[key]
+
+
+def test_lost_weights_are_not_tested_as_untrained_ones(tmp_path: Path):
+    setting = dataclasses.replace(ECHO, lrs=(3e-2,))
+    assert swept(cell(tmp_path, setting=setting))[0]["solved"]
+    (tmp_path / "attention" / "cell.json").unlink()
+    with pytest.raises(CheckpointError, match="its weights are gone"):
+        swept(cell(tmp_path, setting=setting))
+
+
+def test_a_rank_is_by_what_was_known_then(tmp_path: Path):
+    trial = swept(cell(tmp_path, setting=dataclasses.replace(ECHO, steps=4, lrs=(1e-3,))))[0]
+    assert trial["steps"] == 4
+    folder = next((tmp_path / "attention").glob("lr*"))
+    run = Run(folder)
+    training = probe_trial.Training(_trial(run), run, CPU)
+    assert training.rank(0) == (True, 0.0, -float("inf"))
+    before = training.rank(4)
+    run.log_metrics({"step": 9, "kind": "eval", "tune_score": 0.9})
+    assert training.rank(4) == before
+    assert training.rank(9)[1] == 0.9
+    run.log_metrics({"step": 10, "kind": "eval", "tune_score": 0.0, "diverged": True})
+    assert training.rank(10) < before < training.rank(9)
+
+
+def _trial(run: Run) -> Any:
+    """What the run says it was."""
+
+    class Known:
+        setting = ECHO
+        to_json = staticmethod(run.config)
+
+    return Known()
+
+
 def test_changed_settings_are_refused_by_name(tmp_path: Path):
     swept(cell(tmp_path, setting=dataclasses.replace(ECHO, steps=4, lrs=(1e-3,))))
     for setting, words in (
@@ -186,11 +257,17 @@ def test_a_mixer_can_be_given_a_name(tmp_path: Path):
         (["attention"], [], "cpu", "one probe"),
         (["attention"], ["mqra"], "cpu", "did you mean 'mqar'.*parity"),
         (["attention"], ["mqar"], "gpu", "paper-64"),
+        (["x=attention", "x=gla"], ["mqar"], "cpu", "Two mixers are called 'x'"),
     ],
 )
 def test_wrong_plans_are_one_sentence(arms: list[str], names: list[str], size: str, words: str):
     with pytest.raises(ConfigError, match=words):
         probe_sweep.plan(arms, names, size, Path())
+
+
+def test_a_training_without_steps_is_refused(tmp_path: Path):
+    with pytest.raises(ConfigError, match="--steps is 0"):
+        probe_sweep.plan(["attention"], ["mqar"], "cpu", tmp_path, steps=0)
 
 
 @pytest.mark.parametrize(

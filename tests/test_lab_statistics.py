@@ -80,5 +80,20 @@ def test_a_saving_is_found_again_with_its_interval():
     assert low <= law.b <= high
 
 
+def test_intervals_of_savings_hold_the_truth_with_three_seeds():
+    """The draws' own percentiles held it in 71 of 100."""
+    rng, held, trials = np.random.default_rng(0), 0, 40
+
+    def points(cheaper: float) -> dict[float, list[float]]:
+        return {x: list(20 * (x * cheaper) ** -0.3 * (1 + 3e-3 * rng.standard_normal(3))) for x in (1.0, 10.0, 100.0)}
+
+    for _ in range(trials):
+        found = scaling.saving(points(1.5), points(1.0), rng)
+        assert found.low is not None
+        assert found.high is not None
+        held += found.low <= 1.5 <= found.high
+    assert held >= 0.85 * trials
+
+
 def test_a_loss_below_the_floor_is_never_reached():
     assert scaling.Law(floor=1.0, log_a=0.0, b=0.5).x_at(0.9) == math.inf

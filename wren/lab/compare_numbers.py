@@ -198,7 +198,8 @@ def first_reach(curve: Sequence[Point], loss: float, axis: str) -> float | None:
 
 def race(setting: Setting, arm: str, goal: str, axis: str) -> Race | None:
     """None where no pair of seeds has curves. A diverged run of the arm counts as one that never arrives."""
-    mine = {run.seed: run.curve for run in setting.cells[arm].final} if arm in setting.cells else {}
+    finals = setting.cells[arm].final if arm in setting.cells else ()
+    mine = {run.seed: run.curve if run.tuned is not None else () for run in finals}
     ends = [run for run in setting.cells[goal].final if run.curve and run.tuned is not None and run.seed in mine]
     if not ends:
         return None

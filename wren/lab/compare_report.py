@@ -203,7 +203,7 @@ def _parts(comparison: Comparison, found: list[Setting], out: Path) -> list[Bloc
 
 def _cost(comparison: Comparison, found: list[Setting]) -> list[Block]:
     said = "Lookup tables (embeddings and the like) cost memory but no matrix product; core is what remains without "
-    said += "the head. State is what one sequence keeps while it is generated."
+    said += "the head. FLOPs are those of a forward pass. State is what one sequence keeps while it is generated."
     if any(cell.measured.load is not None for cell in comparison.cells):
         said += " Load: how many processes wanted a core just before; above the number of cores, timings suffer."
     return [Heading("What it costs"), Text(said, "soft"), *_each(found, compare_tables.cost)]
@@ -240,10 +240,9 @@ def _laws(comparison: Comparison, fits: Sequence[Fit], out: Path) -> list[Block]
     if not fits:
         return []
     path = compare_plots.laws(comparison, fits, out / "scaling.png")
-    said = (
-        "loss = floor + a x^-b over sizes (the floor is fitted from four sizes on), with the 95 % interval of b from "
-    )
-    said += f"drawing seeds anew. The last column: how many times less an arm needs than {comparison.baseline} for the "
+    said = "loss = floor + a x^-b over sizes (the floor is fitted from four sizes on), with the 95 % interval of b "
+    said += "(Student's, its error from drawing seeds anew). The last column: how many times less an arm needs than "
+    said += f"{comparison.baseline} for the "
     said += "loss at its largest size; extrapolated where the arm's own answer lies outside what was measured."
     drawn: list[Block] = [Picture(path, "scaling laws")] if path else []
     return [Heading("Across sizes"), Text(said, "soft"), *drawn, compare_tables.laws(fits, comparison.baseline)]
@@ -252,7 +251,10 @@ def _laws(comparison: Comparison, fits: Sequence[Fit], out: Path) -> list[Block]
 def _probes(comparison: Comparison) -> list[Block]:
     if not comparison.probes:
         return []
-    said = "Accuracy in %, in brackets the state of one sequence."
+    said = (
+        "Accuracy in %, in brackets the state of one sequence: one seed, so without an interval; the arm's model at "
+        "the probe's width and depth, trained by the probe's own optimizer at the best of its learning rates."
+    )
     return [Heading("Probes"), Text(said, "soft"), compare_tables.probes(comparison)]
 
 

@@ -145,6 +145,7 @@ def saving(fit: compare_laws.Fit) -> str:
     far = ["extrapolated"] if found.extrapolated else []
     if found.low is None or found.high is None:
         return f"{found.factor:.2f} ({', '.join(['one seed', *far])})"
+    far += ["no difference"] if found.low <= 1 <= found.high else []
     return f"{found.factor:.2f} ({', '.join([f'{found.low:.2f} to {found.high:.2f}', *far])})"
 
 

@@ -19,7 +19,8 @@ from wren.precision import Precision
 from wren.probe import ProbeConfig, Setting
 
 Kind = Literal["token", "macro", "exact"]
-_TRAIN, _TUNE, _TEST = 0, 1, 2  # streams of random numbers that never meet
+# streams of random numbers; they never meet because they come first in the key: numpy takes (1, 0) and (1, 0, 0) as one
+_TRAIN, _TUNE, _TEST = 0, 1, 2
 
 
 class ProbeBatches:
@@ -32,14 +33,14 @@ class ProbeBatches:
         self.setting, self.seed, self.index = setting, seed, 0
         self.fixed: Batch | None = None
         if setting.train_examples is not None:
-            rng = np.random.default_rng((seed, _TRAIN))
+            rng = np.random.default_rng((_TRAIN, seed))
             self.fixed = setting.train.batch(setting.train_examples, rng, train=True)
 
     def next_batch(self) -> Batch:
         size, index = self.setting.batch_size, self.index
         self.index += 1
         if self.fixed is None:
-            rng = np.random.default_rng((self.seed, _TRAIN, index))
+            rng = np.random.default_rng((_TRAIN, self.seed, index))
             return self.setting.train.batch(size, rng, train=True)
         count = len(self.fixed.tokens_BT)
         places = np.arange(index * size, (index + 1) * size)

@@ -51,7 +51,7 @@ def _cells(results: Sequence[Result]) -> tuple[list[str], list[tuple[str, list[s
 
 
 def _cell(result: Result) -> str:
-    """The headline accuracy in percent, with its range over seeds; ~ marks what is no better than guessing."""
+    """The headline accuracy in percent, with half its range over seeds; ~ marks what is no better than guessing."""
     scores = result["tests"][0]["accuracy"]
     mean = 100 * result["accuracy"]
     spread = f" ±{100 * (max(scores) - min(scores)) / 2:.1f}" if len(scores) > 1 else ""
@@ -70,13 +70,19 @@ def _range(values: list[float], show: Any) -> str:
 def table(results: Sequence[Result]) -> Table:
     """For the terminal: accuracy in percent of the headline test."""
     probes, lines = _cells(results)
-    drawn = Table(title="accuracy in %, best learning rate; ~ = no better than guessing", caption=_chances(results))
+    title = f"accuracy in %, best learning rate; ~ = no better than guessing{_spread(results)}"
+    drawn = Table(title=title, caption=_chances(results))
     drawn.add_column("mixer, state, parameters", overflow="fold")
     for probe in probes:
         drawn.add_column(probe, justify="right")
     for name, cells, state, params in lines:
         drawn.add_row(f"{name}\n[dim]{state}, {params}[/dim]", *cells)
     return drawn
+
+
+def _spread(results: Sequence[Result]) -> str:
+    """What ± means, where it is shown: no interval of confidence."""
+    return "; ± half the range over seeds" if any(len(r["tests"][0]["accuracy"]) > 1 for r in results) else ""
 
 
 def _chances(results: Sequence[Result]) -> str:
@@ -90,7 +96,11 @@ def markdown(results: Sequence[Result]) -> str:
     head = ["mixer", *probes, "state", "parameters"]
     text = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     text += [f"| {' | '.join([name, *cells, state, params])} |" for name, cells, state, params in lines]
-    text += ["", f"Accuracy in % of the headline test at the best learning rate; {_chances(results)}.", ""]
+    text += [
+        "",
+        f"Accuracy in % of the headline test at the best learning rate{_spread(results)}; {_chances(results)}.",
+        "",
+    ]
     text += ["| probe | mixer | test | length | accuracy | state | lr | steps | seconds |", f"|{'---|' * 9}"]
     for r in results:
         for test in r["tests"]:
@@ -106,7 +116,9 @@ def markdown(results: Sequence[Result]) -> str:
 
 
 def length_plot(results: Sequence[Result], path: Path) -> None:
-    """Accuracy against the length of the row: a panel for each probe with several lengths, a line a mixer."""
+    """Accuracy against the length of the row: a panel for each probe with several lengths, a line a mixer and width."""
+    if any(dim is not None for _, dim in _arms(results)):
+        results = [{**r, "mixer": f"{r['mixer']} @{r['dim']}"} for r in results]
     several = [r for r in results if len({t["length"] for t in r["tests"]}) > 1]
     _panels(several or results, path, "tokens in a row", str, lambda r: [(t["length"], _mean(t)) for t in r["tests"]])
 

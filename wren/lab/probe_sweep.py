@@ -8,7 +8,6 @@ import dataclasses
 import itertools
 import json
 import shutil
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +56,12 @@ def plan(
     if not arms or not names:
         raise ConfigError("There is nothing to probe: name at least one mixer (--mixers) and one probe (--probes).")
     cells = []
+    if steps is not None and steps < 1:
+        raise ConfigError(f"--steps is {steps}; it must be at least 1.")
+    labels = [folder_name(named(arm)[0]) for arm in arms]
+    for i, label in enumerate(labels):
+        if label in labels[:i]:
+            raise ConfigError(f"Two mixers are called '{label}'; leave one out, or give one a name: new={arms[i]}.")
     for name in names:
         sizes: dict[str, Setting] = probes.get(name).SIZES
         if size not in sizes:
@@ -106,6 +111,8 @@ def sweep(
         if result is None:
             result = {**settings, **_train(cell, seeds, lrs or cell.setting.lrs, halving, precision, display)}
             write_json(cell.folder / "cell.json", result)
+        for weights in cell.folder.glob("lr*/checkpoints"):  # after the result: a kill before it still needs them
+            shutil.rmtree(weights, ignore_errors=True)
         display.end(cell, result)
         results.append(result)
     return results
@@ -146,8 +153,6 @@ def _stored(cell: Cell, settings: dict[str, Any]) -> dict[str, Any] | None:
 def _train(
     cell: Cell, seeds: int, lrs: Sequence[float], halving: bool, precision: Precision, display: Display
 ) -> dict[str, Any]:
-    start = time.perf_counter()
-
     def training(lr: float, weight_decay: float, seed: int) -> Training:
         trial = Trial(
             probe=cell.probe, arm=cell.arm, setting=cell.setting, model=cell.model, lr=lr, weight_decay=weight_decay,
@@ -163,26 +168,21 @@ def _train(
     for final in finals[1:]:
         final.advance(cell.setting.steps, lambda text, t=final: display.say(f"seed {t.trial.seed}  {text}"))
     tests = [final.results() for final in finals]
-    for each in {id(t): t for t in (*grid, *finals)}.values():
-        each.discard_weights()
-    return _result(cell, grid, finals, tests, time.perf_counter() - start)
+    seconds = sum(each.seconds for each in {each.run.path: each for each in (*grid, *finals)}.values())
+    return _result(cell, grid, finals, tests, seconds)
 
 
 def _best_of(grid: list[Training], steps: int, halving: bool, display: Display) -> Training:
     """The training with the best tuning score; the first one that solves the task ends the search."""
-    field = list(grid)
+    field, reached = list(grid), 0
     for count, share in rungs(len(grid), halving=halving):
-        field = sorted(field, key=_rank, reverse=True)[:count]
+        field = sorted(field, key=lambda each, at=reached: each.rank(at), reverse=True)[:count]
+        reached = round(share * steps)
         for each in field:
-            each.advance(round(share * steps), lambda text, t=each: display.say(f"lr {t.trial.lr:g}  {text}"))
+            each.advance(reached, lambda text, t=each: display.say(f"lr {t.trial.lr:g}  {text}"))
             if each.solved and halving:
                 return each
-    return max(field, key=_rank)
-
-
-def _rank(training: Training) -> tuple[float, float]:
-    """By tuning score; where scores are as good as equal, by training loss."""
-    return round(training.score, 2), -training.loss
+    return max(field, key=lambda each: each.rank(steps))
 
 
 def _from_the_middle(lrs: Sequence[float]) -> list[float]:
@@ -207,6 +207,7 @@ def _result(
     ]
     headline = rows[0]
     tried = sorted({t.trial.lr for t in grid})
+    solved_early = finals[0].solved and finals[0].step < setting.steps  # the other rates may not have had their turn
     return {
         "accuracy": sum(headline["accuracy"]) / len(finals),
         "chance": setting.chance,
@@ -216,7 +217,7 @@ def _result(
         "dim": setting.dim,
         "lr": finals[0].trial.lr,
         "weight_decay": finals[0].trial.weight_decay,
-        "lr_at_edge": len(tried) > 1 and finals[0].trial.lr in (tried[0], tried[-1]),
+        "lr_at_edge": len(tried) > 1 and not solved_early and finals[0].trial.lr in (tried[0], tried[-1]),
         "steps": finals[0].step,
         "solved": finals[0].solved,
         "seconds": seconds,

@@ -2,17 +2,16 @@
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from wren import checkpoint, mixers
 from wren import config as configs
-from wren import mixers
 from wren.batch import Batch
-from wren.errors import ConfigError, DivergedError
+from wren.errors import CheckpointError, ConfigError, DivergedError
 from wren.lab.probe_data import ProbeBatches, held_out_examples, score, scored_loss, tuning_examples
 from wren.mixer import MixerConfig
 from wren.model import LM, MlpConfig, ModelConfig
@@ -97,23 +96,35 @@ class Training:
     @property
     def score(self) -> float:
         """The best score on the tuning examples so far."""
-        return max((row["tune_score"] for row in self.run.metrics() if row.get("tune_score") is not None), default=0.0)
+        return _best(self.run.metrics())
 
     @property
-    def loss(self) -> float:
-        """The mean loss of the last steps: it ranks trials that all score as by chance."""
-        rows = [row["loss"] for row in self.run.metrics() if row.get("kind") == "train" and row["loss"] is not None]
-        last = rows[-20:]
-        return sum(last) / len(last) if last else float("inf")
+    def seconds(self) -> float:
+        """Of training steps, those before an interruption too."""
+        return max((row["seconds"] for row in self.run.metrics() if row.get("kind") == "train"), default=0.0)
 
     @property
     def solved(self) -> bool:
         stop_at = self.trial.setting.stop_at
         return stop_at is not None and self.score >= stop_at
 
+    @property
+    def diverged(self) -> bool:
+        return any(row.get("diverged") for row in self.run.metrics())
+
+    def rank(self, step: int) -> tuple[bool, float, float]:
+        """Larger is better, by what was known at a step (a resumed search ranks as the first one did).
+
+        By the tuning score; where scores are as good as equal, by the mean loss of the last steps; diverged ones last.
+        """
+        rows = [row for row in self.run.metrics() if row["step"] <= step]
+        losses = [row["loss"] for row in rows if row.get("kind") == "train" and row["loss"] is not None][-20:]
+        loss = sum(losses) / len(losses) if losses else float("inf")
+        return not any(row.get("diverged") for row in rows), round(_best(rows), 2), -loss
+
     def advance(self, to_step: int, say: Watch) -> None:
         """Trains until `to_step`, or until the score is reached; a training that diverges ends where it is."""
-        if self.step >= to_step or self.solved:
+        if self.solved or self.diverged or self._settled(to_step):
             return
         trial, setting = self.trial, self.trial.setting
         model, tune = self._model(), tuning_examples(setting)
@@ -152,26 +163,36 @@ class Training:
                 )  # fmt: skip
             except DivergedError as error:
                 self.run.log(str(error))
-                self.run.log_metrics({"step": setting.steps, "kind": "eval", "tune_score": 0.0, "diverged": True})
+                self.run.log_metrics({"step": self.step, "kind": "eval", "tune_score": 0.0, "diverged": True})
+
+    def _settled(self, to_step: int) -> bool:
+        """Whether the weights of that step are saved and scored: a kill may fall between step, save and score."""
+        saved = max(checkpoint.steps(self.run.checkpoints_path), default=0)
+        setting = self.trial.setting
+        is_scored = any(row["step"] == saved and row.get("kind") == "eval" for row in self.run.metrics())
+        is_due = saved == setting.steps or (setting.eval_every > 0 and saved % setting.eval_every == 0)
+        return saved >= to_step and (is_scored or not is_due)
 
     def _model(self) -> LM:
         torch.manual_seed(self.trial.seed)
         return self.trial.model.build().to(self.precision.device)
 
     def results(self) -> dict[str, float]:
-        """The score of every test by name, of the newest checkpoint."""
-        from wren import checkpoint
-
+        """The score of every test by name, of the newest checkpoint; raises CheckpointError where it is gone."""
         model = self._model()
         path, _ = checkpoint.newest_good(self.run.checkpoints_path)
-        if path is not None:  # none: it diverged before the first one
+        if path is not None:
             checkpoint.load_weights(model, checkpoint.load(path).model, path)
+        elif not self.diverged:  # else it diverged before the first one
+            raise CheckpointError(
+                f"{self.run.path} was trained and its weights are gone; remove that folder, so that it is trained anew."
+            )
         tests: dict[str, Batch] = held_out_examples(self.trial.setting)
         return {name: score(model, batch, self.trial.setting.score, self.precision) for name, batch in tests.items()}
 
-    def discard_weights(self) -> None:
-        """Frees the disk once nothing is left to train or to test."""
-        shutil.rmtree(self.run.checkpoints_path, ignore_errors=True)
+
+def _best(rows: Sequence[dict[str, Any]]) -> float:
+    return max((row["tune_score"] for row in rows if row.get("tune_score") is not None), default=0.0)
 
 
 def rungs(trials: int, *, halving: bool) -> Sequence[tuple[int, float]]:

@@ -1,7 +1,8 @@
 """Scaling laws: loss = floor + a x^-b against time, FLOPs or parameters, and what one arm saves against another.
 
 The form is that of 2001.08361 and 2203.15556. Two parameters (floor 0) are fitted from three sizes on, the floor too
-from four on; intervals come from drawing the paired seeds anew (a bootstrap over seeds).
+from four on. Intervals are Student's around the fit, with the standard error of drawing the paired seeds anew: of three
+seeds a bootstrap's own percentiles hold the truth too seldom, since they end at the seeds there are.
 """
 
 import math
@@ -9,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from wren.lab.statistics import CONFIDENCE, t_quantile
 
 LEAST_SIZES = 3
 _SIZES_FOR_FLOOR = 4
@@ -37,8 +40,8 @@ class Law:
 class Saving:
     """How many times less of x an arm needs than the baseline for the baseline's loss at its largest size.
 
-    low, high: 95 % of the draws lie between; None with one seed. extrapolated: the arm's own x for that loss lies
-    outside what was measured.
+    low, high: the 95 % interval, even in the logarithm; None with one seed. extrapolated: the arm's own x for that
+    loss lies outside what was measured.
     """
 
     factor: float
@@ -75,10 +78,10 @@ def fit_points(points: Points, seeds: np.ndarray | None = None) -> Law:
 
 
 def exponent_interval(points: Points, rng: np.random.Generator) -> tuple[Law, float | None, float | None]:
-    """The law, and between which exponents b 95 % of the draws lie (None with one seed)."""
+    """The law, and the 95 % interval of its exponent b (None with one seed)."""
     law = fit_points(points)
-    low, high = _bounds([fit_points(points, draw).b for draw in _draws(points, rng)])
-    return law, low, high
+    half = _half([fit_points(points, draw).b for draw in _draws(points, rng)], _num_seeds(points))
+    return (law, None, None) if half is None else (law, law.b - half, law.b + half)
 
 
 def saving(arm: Points, baseline: Points, rng: np.random.Generator) -> Saving:
@@ -92,19 +95,35 @@ def saving(arm: Points, baseline: Points, rng: np.random.Generator) -> Saving:
         return top / needed, loss, needed
 
     found, loss, needed = factor(None)
-    low, high = _bounds([factor(draw)[0] for draw in _draws(arm, rng)])
+    with np.errstate(
+        divide="ignore", invalid="ignore", over="ignore"
+    ):  # a law that never gets there: no finite interval
+        half = _half(np.log([factor(draw)[0] for draw in _draws(arm, rng)]), _num_seeds(arm))
+        times = None if half is None else float(np.exp(half))
     return Saving(
-        factor=found, low=low, high=high, loss=loss, extrapolated=not min(arm) <= needed <= max(arm) * (1 + 1e-9)
+        factor=found,
+        low=None if times is None else found / times,
+        high=None if times is None else found * times,
+        loss=loss,
+        extrapolated=not min(arm) <= needed <= max(arm) * (1 + 1e-9),
     )
 
 
 def _draws(points: Points, rng: np.random.Generator) -> list[np.ndarray]:
-    count = len(next(iter(points.values())))
+    count = _num_seeds(points)
     return [rng.integers(count, size=count) for _ in range(_DRAWS)] if count > 1 else []
 
 
-def _bounds(values: Sequence[float]) -> tuple[float | None, float | None]:
-    if not values:
-        return None, None
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)
+def _num_seeds(points: Points) -> int:
+    return len(next(iter(points.values())))
+
+
+def _half(values: Sequence[float] | np.ndarray, num_seeds: int) -> float | None:
+    """Half of Student's interval from the spread of the draws, which lacks a factor n / (n - 1) in the variance.
+
+    inf where the draws have no finite spread, None without draws.
+    """
+    if not len(values):
+        return None
+    error = float(np.std(values)) * math.sqrt(num_seeds / (num_seeds - 1))
+    return t_quantile(0.5 + CONFIDENCE / 2, num_seeds - 1) * error if math.isfinite(error) else math.inf

@@ -59,7 +59,8 @@ SIZES: dict[str, Setting] = {
         num_heads=4,
         batch_size=32,
         chance=1 / 8,
-        says="8 kinds, 8 deep, 64 tokens; the curve is 2x and 4x.",
+        says="8 kinds, 8 deep, 64 tokens; the curve is 2x and 4x. The newest token alone tells 0.64 of the answers: "
+        "those behind an opening bracket.",
     ),
     "paper": large_setting(
         Config(length=256),
@@ -67,6 +68,7 @@ SIZES: dict[str, Setting] = {
         dim=128,
         num_heads=4,
         chance=1 / 8,
-        says="No paper's row (after 2010.07515): 8 kinds, 8 deep, 256 tokens, tested up to 16x; 2 layers of width 128.",
+        says="No paper's row (after 2010.07515): 8 kinds, 8 deep, 256 tokens, tested up to 16x; 2 layers of width 128. "
+        "The newest token alone tells 0.6 of the answers.",
     ),
 }
