@@ -11,6 +11,7 @@ import train_child as child
 from torch import Tensor, nn
 
 from wren.errors import CheckpointError, ConfigError
+from wren.optim import muon
 from wren.optim import optimizer as optim
 from wren.optim.muon import Muon, orthogonalised
 from wren.optim.optimizer import OptimizerConfig
@@ -121,7 +122,8 @@ def test_muon_follows_its_formula(native: bool, monkeypatch: Any) -> None:
     config = OptimizerConfig(kind="muon", lr=0.5, matrix_lr=0.02, weight_decay=0.1, momentum=0.9)
     optimizer = config.build(model)
     part = optimizer.parts[1]
-    assert isinstance(part, torch.optim.Muon if native else Muon)
+    assert isinstance(part, Muon)
+    assert part.dtype == (torch.bfloat16 if native else torch.float32)
     matrices = part.param_groups[0]["params"]
     before = [p.detach().clone() for p in matrices]
     generator = torch.Generator().manual_seed(1)
@@ -134,6 +136,58 @@ def test_muon_follows_its_formula(native: bool, monkeypatch: Any) -> None:
     for p, start, end in zip(matrices, before, wanted, strict=True):
         error = (p.detach().double() - end).norm() / (end - start.double()).norm()
         assert error < (0.03 if native else 1e-4)  # bf16 keeps 8 bits
+
+
+def test_matrices_of_one_shape_go_together_as_each_alone(monkeypatch: Any) -> None:
+    """Whether stacked, cut into several stacks or alone: the same update, wide, square and tall."""
+    torch.manual_seed(0)
+    shapes = [(6, 4), (4, 6), (6, 4), (5, 5), (6, 4)]
+    starts, gradients = ([torch.randn(shape) for shape in shapes] for _ in range(2))
+    results = []
+    for at_once in (10**6, 48, 1):
+        monkeypatch.setattr(muon, "_AT_ONCE", at_once)
+        params = [nn.Parameter(x.clone()) for x in starts]
+        part = Muon(params, lr=0.1, weight_decay=0.1, momentum=0.9, normalise=True)
+        for p, gradient in zip(params, gradients, strict=True):
+            p.grad = gradient
+        part.step()
+        results.append([p.detach() for p in params])
+    for other in results[1:]:
+        torch.testing.assert_close(other, results[0])
+
+
+def test_normalised_rows_follow_their_formula() -> None:
+    """Rows divided by the root of a running mean of their squares, and the whole brought back to its norm."""
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(6, 4))
+    part = Muon([weight], lr=0.1, weight_decay=0.0, momentum=0.9, normalise=True, row_beta=0.8)
+    wanted, buffer, mean = weight.detach().clone(), torch.zeros(6, 4), torch.zeros(6, 1)
+    for _ in range(3):
+        weight.grad = torch.randn(6, 4) * torch.arange(1, 7)[:, None]
+        part.step()
+        buffer = 0.9 * buffer + 0.1 * weight.grad
+        update = orthogonalised(0.1 * weight.grad + 0.9 * buffer)
+        mean = 0.8 * mean + 0.2 * update.square().mean(1, keepdim=True)
+        even = update / mean.sqrt()
+        wanted = wanted - 0.1 * 0.2 * 6**0.5 * even * update.norm() / even.norm()
+    torch.testing.assert_close(weight.detach(), wanted)
+
+
+def test_row_means_come_back() -> None:
+    model = Model()
+    config = OptimizerConfig(kind="muon", normalise=True)
+    optimizer = config.build(model)
+    for p in model.parameters():
+        p.grad = torch.randn_like(p)
+    for part in optimizer.parts:
+        part.step()
+    saved = {name: x.clone() for name, x in optimizer.tensors().items()}
+    assert saved["blocks.0.up.weight/row_mean"].shape == (24, 1)
+    fresh = config.build(model)
+    fresh.load_tensors(saved)
+    assert {k: v.tolist() for k, v in fresh.tensors().items()} == {k: v.tolist() for k, v in saved.items()}
+    with pytest.raises(CheckpointError, match="it was trained with another optimizer"):
+        OptimizerConfig(kind="muon").build(model).load_tensors(saved)
 
 
 def test_float32_muon_equals_torch_up_to_its_bf16() -> None:

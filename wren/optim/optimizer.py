@@ -1,8 +1,8 @@
 """AdamW for everything, or Muon for the matrices of linear layers and AdamW for the rest.
 
 AdamW: Loshchilov & Hutter, 1711.05101. Muon: momentum orthogonalised by Newton-Schulz (Jordan et al. 2024), scaled to
-AdamW's update size so that one learning rate serves both (2502.16982). Both are torch's own, Muon where the device
-multiplies bf16 natively; elsewhere muon.py does the same in float32.
+AdamW's update size so that one learning rate serves both (2502.16982). AdamW is torch's own, Muon is in
+muon.py: its steps run in bf16 where the device multiplies that natively, in float32 elsewhere.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,8 @@ from wren.precision import has_native_bf16
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """lr: AdamW's. matrix_lr: Muon's, None = lr. weight_decay: on tensors of two or more dimensions."""
+    """lr: AdamW's. matrix_lr: Muon's, None = lr. weight_decay: on tensors of two or more dimensions. momentum and
+    normalise (the rows of an update, as NorMuon): Muon's."""
 
     kind: Literal["adamw", "muon"] = "adamw"
     lr: float = 1e-3
@@ -28,6 +29,7 @@ class OptimizerConfig:
     eps: float = 1e-8
     weight_decay: float = 0.1
     momentum: float = 0.95
+    normalise: bool = False
 
     def __post_init__(self) -> None:
         for name in ("lr", "matrix_lr", "eps"):
@@ -113,7 +115,7 @@ class Optimizer:
             part.state.clear()
         for name, fields in states.items():
             part, p = known[name]
-            wanted = _FIELDS[isinstance(part, torch.optim.AdamW)]
+            wanted = _fields(part)
             if fields.keys() != wanted:
                 raise CheckpointError(
                     f"The optimizer state of '{name}' is {', '.join(sorted(fields))}, not {', '.join(sorted(wanted))}; "
@@ -122,19 +124,24 @@ class Optimizer:
             part.state[p] = {field: _placed(value, field, part, p, name) for field, value in fields.items()}
 
 
-_FIELDS = {True: {"step", "exp_avg", "exp_avg_sq"}, False: {"momentum_buffer"}}  # AdamW's and Muon's
+def _fields(part: torch.optim.Optimizer) -> set[str]:
+    """What the state of a parameter consists of."""
+    if isinstance(part, Muon):
+        return {"momentum_buffer", "row_mean"} if part.defaults["normalise"] else {"momentum_buffer"}
+    return {"step", "exp_avg", "exp_avg_sq"}
 
 
 def _placed(value: Tensor, field: str, part: torch.optim.Optimizer, p: Tensor, name: str) -> Tensor:
     """A copy of a stored tensor where the optimizer would have made it: never the memory of a mapped file."""
     if field == "step":
         return value.to(p.device if part.defaults["fused"] else "cpu", copy=True)
-    if value.shape != p.shape:
+    like = p.detach()[:, :1] if field == "row_mean" else p.detach()
+    if value.shape != like.shape:
         raise CheckpointError(
-            f"The optimizer state of '{name}' is {list(value.shape)} there and {list(p.shape)} here; it is another "
+            f"The optimizer state of '{name}' is {list(value.shape)} there and {list(like.shape)} here; it is another "
             "model's."
         )
-    return torch.empty_like(p.detach()).copy_(value)
+    return torch.empty_like(like).copy_(value)
 
 
 def block_matrices(model: nn.Module) -> list[Tensor]:
@@ -164,8 +171,12 @@ def _adamw(params: list[nn.Parameter], config: OptimizerConfig) -> torch.optim.A
     )
 
 
-def _muon(matrices: list[Tensor], config: OptimizerConfig) -> torch.optim.Optimizer:
-    lr, decay, momentum = config.matrix_lr or config.lr, config.weight_decay, config.momentum
-    if has_native_bf16(matrices[0].device):
-        return torch.optim.Muon(matrices, lr=lr, weight_decay=decay, momentum=momentum, adjust_lr_fn="match_rms_adamw")
-    return Muon(matrices, lr=lr, weight_decay=decay, momentum=momentum)
+def _muon(matrices: list[Tensor], config: OptimizerConfig) -> Muon:
+    return Muon(
+        matrices,
+        lr=config.matrix_lr or config.lr,
+        weight_decay=config.weight_decay,
+        momentum=config.momentum,
+        normalise=config.normalise,
+        dtype=torch.bfloat16 if has_native_bf16(matrices[0].device) else torch.float32,
+    )

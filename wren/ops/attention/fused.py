@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wren.ops.attention.blocked import blocked_attention, serves
+
 
 def causal_attention(
     q_BTHK: Tensor,
@@ -19,6 +21,8 @@ def causal_attention(
 ) -> Tensor:
     """Outputs (B, T, H, K) of whole rows. A query sees its document's last `window` tokens, itself included."""
     T = q_BTHK.shape[1]
+    if serves(q_BTHK, window, dropout):
+        return blocked_attention(q_BTHK, k_BTJK, v_BTJK, documents_BT=documents_BT, window=window)
     if window is not None and 2 * window < T:
         return _banded(q_BTHK, k_BTJK, v_BTJK, documents_BT, window, dropout)
     seen_BTT = None if documents_BT is None else documents_BT[:, :, None] == documents_BT[:, None, :]
