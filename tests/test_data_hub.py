@@ -355,7 +355,7 @@ def test_without_a_card_folders_are_configs_and_names_are_splits() -> None:
     ("wanted", "sentence"),
     [
         (Wanted(repo=REPO, config="sample-10B"), r"Config of .* 'sample-10B' is unknown; did you mean 'sample-10BT'\?"),
-        (Wanted(repo=REPO, split="val"), r"Split of .*\(default\) 'val' is unknown; It can be: train"),
+        (Wanted(repo=REPO, split="val"), r"Split of .*\(default\) 'val' is unknown. It can be: train"),
         (
             Wanted(repo=REPO, column="txet"),
             r"Column of .* 'txet' is unknown; did you mean 'text'\? It can be: id, text",

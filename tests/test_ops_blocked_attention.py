@@ -37,6 +37,12 @@ def test_blocks_equal_the_naive_form_in_values_and_gradients(T, window, heads, p
         torch.testing.assert_close(mine, theirs)
 
 
+def test_rows_of_one_document_need_no_mask():
+    inputs = made(65, (2, 2), torch.float64)
+    alone_BT = torch.tensor([3, 4])[:, None].expand(2, 65)
+    assert torch.equal(blocked_attention(*inputs, documents_BT=alone_BT), blocked_attention(*inputs))
+
+
 @pytest.mark.parametrize(("T", "window"), [(100, None), (300, 128), (700, 64)])
 def test_bf16_is_about_as_close_to_the_truth_as_the_fused_form(monkeypatch, T, window):
     inputs = made(T, (4, 2), torch.float32, head_dim=64)

@@ -52,5 +52,5 @@ def unknown_key(kind: str, key: str, valid: Iterable[str]) -> str:
     """The sentence for an unknown name: what was written, the nearest valid one, and all of them."""
     names = sorted(valid)
     near = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
-    hint = f"; did you mean '{near[0]}'?" if near else ";"
+    hint = f"; did you mean '{near[0]}'?" if near else "."
     return f"{kind} '{key}' is unknown{hint} It can be: {', '.join(names)}."
