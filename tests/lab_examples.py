@@ -72,7 +72,15 @@ def comparison(
             Rule(rule="at least 4 learning rates x 2 weight decays", kept=False, did="3 learning rates"),
         ),
         probes=tuple(
-            ProbeScore(arm=name, probe=probe, accuracy=0.5 + 0.4 * (i % 2), chance=0.1, state_bytes=65_536)
+            ProbeScore(
+                arm=name,
+                probe=probe,
+                accuracy=0.5 + 0.4 * (i % 2),
+                chance=0.1,
+                state_bytes=65_536,
+                dtype="fp32",
+                levels={"any value of the row": 0.25} if probe == "mqar" else {},
+            )
             for i, name in enumerate(gaps)
             for probe in ("mqar", "copy")
         ),
@@ -128,7 +136,7 @@ def _final(
     wobble = 0.004 * rng.normal(size=len(text))
     levels = level + text + (wobble - wobble.mean() if len(text) else 0)
     stretches = [_part(str(i), each) for i, each in enumerate(levels)]
-    detail = Detail(whole=_part("whole", level), positions=tuple(places), repeats=repeats, blocks=tuple(stretches))
+    detail = Detail(whole=_part("whole", level), places_in_row=tuple(places), repeats=repeats, blocks=tuple(stretches))
     run = _run("final", seed, 3e-3, 0.0, level)
     return TrainedRun(
         **{**vars(run), "seconds": STEPS * second, "flops": STEPS * flops, "curve": curve, "detail": detail}

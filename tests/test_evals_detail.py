@@ -80,7 +80,7 @@ def test_parts_add_up_and_agree_with_bits_per_byte():
     whole = bits_per_byte(lm, source.batches_in_order(5), BYTES_V, CPU)
     assert found.whole.bits_per_byte == pytest.approx(whole["bits_per_byte"], rel=1e-6)
     assert found.whole.loss == pytest.approx(whole["loss"], rel=1e-6)
-    for parts in (found.positions, found.blocks):
+    for parts in (found.places_in_row, found.blocks):
         assert sum(part.nats for part in parts) == pytest.approx(found.whole.nats)
         assert sum(part.tokens for part in parts) == found.whole.tokens == whole["tokens"]
         assert sum(part.bytes for part in parts) == found.whole.bytes == whole["bytes"]
@@ -109,7 +109,7 @@ def test_every_part_holds_its_own_tokens():
         ]
         for name in names:
             expected[name] += float(losses[b, t])
-    assert {p.name: p.nats for p in (*found.positions, *found.repeats)} == pytest.approx(expected, rel=1e-4)
+    assert {p.name: p.nats for p in (*found.places_in_row, *found.repeats)} == pytest.approx(expected, rel=1e-4)
 
 
 def test_blocks_are_consecutive_windows():

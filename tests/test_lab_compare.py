@@ -1,8 +1,5 @@
-"""`wren compare`: arms, budgets, grids, what is trained on and judged by, resuming, the rules."""
+"""`wren compare` at work: what is read, paired, tuned and kept; resuming; what a kill and a full disk leave."""
 
-import dataclasses
-import functools
-import io
 import json
 import os
 import re
@@ -14,204 +11,23 @@ import time
 from pathlib import Path
 from typing import Any
 
-import lab_examples
+import lab_compare_parts
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
+from lab_compare_parts import COMMAND, CPU, TINY, asked, compared, fake_speed, numbers, opened, without_times
 
 from wren import config as configs
-from wren import stories
 from wren.cli import main
 from wren.data.loader import TokenLoader, TokenStream
-from wren.errors import ConfigError, DataError, DiskError
+from wren.errors import ConfigError, DiskError
 from wren.interrupt import Interrupted
-from wren.lab import arms, compare, compare_data, compare_plan, compare_probes, compare_rules, compare_run, measure
-from wren.lab.compare_cell import Settings
+from wren.lab import compare, compare_data, compare_plan, compare_report, compare_run
 from wren.lab.compare_display import CompareDisplay
-from wren.lab.schema import Arm, Comparison, Measured
-from wren.precision import choose_precision
-from wren.recipes import RunConfig
+from wren.lab.schema import Comparison
 from wren.run import Run
 
-CPU = choose_precision(torch.device("cpu"), "fp32")
-TINY = "tiny:dim=16:depth=1:batch_size=2:context_len=16"
-TIMES = ("seconds", "started")
-
-
-@pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A source of stories, and shards of two vocabularies under data/."""
-    root = tmp_path_factory.mktemp("compare")
-    texts = stories.texts(0, 30_000)
-    (root / "text.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    opened(root, 300, 280)
-    return root
-
-
-def opened(root: Path, *vocab_sizes: int) -> dict[int, compare_data.Text]:
-    return compare_data.prepare_all(
-        vocab_sizes, root, source=[str(root / "text.jsonl")], val=(), data=None, text_key="text", fresh=False,
-        say=lambda text: None,
-    )  # fmt: skip
-
-
-def fake_speed(config: RunConfig, folder: Path, device: str) -> Measured:
-    """Measured without a process of its own: a step takes 0.1 seconds."""
-    return dataclasses.replace(measure.shape(config), step_seconds=0.1)
-
-
-def asked(out: Path, recipes: str = TINY, **changes: Any) -> Settings:
-    read = arms.read_arms(recipes, 300)
-    grid = compare_plan.read_grid(changes.pop("lrs", "3e-3"), changes.pop("decays", "0"))
-    sizes, contexts = arms.read_sizes(changes.pop("sizes", None)), arms.read_contexts(changes.pop("contexts", None))
-    usual: dict[str, Any] = {
-        "arms": read, "cells": tuple(compare_plan.plan_cells(read, sizes, contexts, out, "fp32")),
-        "budget": compare_plan.read_budget(changes.pop("budget", "192tokens")), "grid": grid, "seeds": 1,
-        "baseline": read[0].name, "source": "stories",
-    }  # fmt: skip
-    return Settings(**{**usual, **changes})
-
-
-def compared(settings: Settings, texts: dict[int, compare_data.Text], out: Path, **options: Any) -> Comparison:
-    display = CompareDisplay(say=lambda text: None)
-    return compare.compare(settings, texts, out, precision=CPU, display=display, measured=fake_speed, **options)
-
-
-def without_times(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: without_times(item) for key, item in value.items() if key not in TIMES}
-    if isinstance(value, list):
-        return [without_times(item) for item in value if not is_rule_of_times(item)]
-    return value
-
-
-def is_rule_of_times(value: Any) -> bool:
-    """The rule that says how busy the machine was: what it states is measured by the clock."""
-    return isinstance(value, dict) and value.get("rule", "").startswith("Times come from a quiet machine")
-
-
-def numbers(comparison: Comparison) -> Any:
-    return without_times(json.loads(json.dumps(configs.to_json(comparison))))
-
-
-def test_arms_are_recipes_with_settings_and_names():
-    read = arms.read_arms("tiny, plain=small:depth=4:optimizer.kind=adamw,wide=tiny:vocab_size=4k", 512)
-    assert read == (
-        Arm(name="tiny", recipe="tiny", vocab_size=512),
-        Arm(name="plain", recipe="small", settings=("depth=4", "optimizer.kind=adamw"), vocab_size=512),
-        Arm(name="wide", recipe="tiny", vocab_size=4000),
-    )
-    listed = 'a=tiny:model.mixers=[{"type":"mixers.attention","num_heads":2}]:optimizer.betas=[0.8,0.9]'
-    config = arms.config_of(arms.read_arms(listed, 300)[0])
-    assert (len(config.model.mixers), config.optimizer.betas) == (1, (0.8, 0.9))
-
-
-def test_a_context_length_keeps_the_tokens_of_a_batch():
-    arm = arms.read_arms("gpt2:dim=16:num_heads=2:depth=1:context_len=64:batch_size=4", 300)[0]
-    with pytest.raises(ConfigError, match="sets its context length, and so does --contexts"):
-        arms.config_of(arm, (), 128)
-    arm = arms.read_arms("gpt2:dim=16:num_heads=2:depth=1:batch_size=4", 300)[0]
-    config = arms.config_of(arm, (), 256)
-    assert (config.train.context_len, config.train.batch_size, config.model.learned_positions) == (256, 16, 256)
-
-
-@pytest.mark.parametrize(
-    ("call", "says"),
-    [
-        (lambda: arms.read_arms("tiny,tyni", 300), "Recipe 'tyni' is unknown; did you mean 'tiny'"),
-        (lambda: arms.read_arms(" , ", 300), "--recipes is empty"),
-        (lambda: arms.read_arms("tiny,tiny", 300), "Two arms have the name 'tiny'"),
-        (lambda: arms.read_arms("=tiny", 300), "has an empty name"),
-        (lambda: arms.read_arms("tiny:seed=3", 300), "sets seed, which --seeds decides"),
-        (lambda: arms.config_of(arms.read_arms("tiny:dim=16", 300)[0], ("dim=32",)), "and so does --sizes"),
-        (lambda: arms.config_of(arms.read_arms("tiny:wide=3", 300)[0]), "Arm 'tiny:wide=3': Setting 'wide' is unknown"),
-        (lambda: arms.read_sizes(";"), "--sizes is empty"),
-        (lambda: arms.read_sizes("dim=16;dim=16"), "names one size twice"),
-        (lambda: arms.read_sizes("steps=10"), "--budget"),
-        (lambda: arms.read_contexts(""), "--contexts is empty"),
-        (lambda: arms.read_contexts("64,64"), "twice"),
-        (lambda: compare_plan.read_grid("", "2"), "--lrs is empty"),
-        (lambda: compare_plan.read_grid("0", "2"), "--lrs is 0"),
-        (lambda: compare_plan.read_grid("1e-3,x", "2"), "'x' is not a learning rate"),
-        (lambda: compare_plan.read_grid("4", "-0.1"), "a weight decay of -0.1 makes no sense"),
-        (lambda: compare_plan.read_budget("5 parsecs"), "'5 parsecs' is not a budget; write a time"),
-        (lambda: asked(Path("x"), seeds=0), "--seeds is 0"),
-        (lambda: asked(Path("x"), tune_share=0.0), "--tune-share is 0.0"),
-        (lambda: asked(Path("x"), baseline="other"), "Baseline 'other' is unknown"),
-    ],
-)
-def test_wrong_inputs_are_one_sentence(call: Any, says: str):
-    with pytest.raises(ConfigError) as error:
-        call()
-    assert says in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-def test_budgets_become_steps(tmp_path: Path):
-    cell = asked(tmp_path).cells[0]
-    tokens = cell.batch_tokens
-    assert compare_plan.read_budget("1e3tokens").steps(cell, 7.0, None) == 1000 // tokens
-    assert compare_plan.read_budget(f"{3 * tokens * 7 + 1}flops").steps(cell, 7.0, None) == 3
-    assert compare_plan.read_budget("2s").steps(cell, 7.0, 0.1) == 20
-    assert compare_plan.read_budget("2s").steps(cell, 7.0, 0.1, share=0.25) == 5
-    for text in ("31tokens", "200flops", "0.05s"):
-        with pytest.raises(ConfigError, match="too small for one step of"):
-            compare_plan.read_budget(text).steps(cell, 7.0, 0.1)
-
-
-def test_grids_are_around_the_recipes_own_or_as_given():
-    grid = compare_plan.read_grid("4", "2")
-    assert grid.learning_rates(1.0) == [0.5, 1.0, 2.0, 4.0]
-    assert grid.weight_decays(0.1) == pytest.approx([0.1, 0.01])
-    assert grid.weight_decays(0.0) == [0.0, 0.01]
-    given = compare_plan.read_grid("2e-3,1e-3", "0.1,0")
-    assert (given.learning_rates(9.0), given.weight_decays(9.0)) == ([1e-3, 2e-3], [0.1, 0.0])
-    assert compare_plan.outward([1.0, 2.0, 4.0], 4.0) == 8.0
-    assert compare_plan.outward([1.0, 2.0, 4.0], 1.0) == 0.5
-    assert compare_plan.outward([1.0, 2.0, 4.0], 2.0) is None
-
-
-def test_the_matrices_learning_rate_moves_along(tmp_path: Path):
-    cell = asked(tmp_path, f"{TINY}:optimizer.matrix_lr=0.03:lr=0.01").cells[0]
-    tuned = cell.tuned(lr=0.02, weight_decay=0.5, seed=4, steps=100)
-    assert (tuned.optimizer.lr, tuned.optimizer.weight_decay, tuned.seed) == (0.02, 0.5, 4)
-    assert tuned.optimizer.matrix_lr == pytest.approx(0.06)
-    assert tuned.train.steps == 100
-    assert tuned.train.steps // tuned.train.eval_every == compare_plan.NUM_POINTS
-
-
-def test_all_vocabularies_hold_back_the_same_documents(prepared: Path):
-    texts = opened(prepared, 300, 280)
-    ends, splits = [], []
-    for text in texts.values():
-        held_back = np.concatenate(text.held_back_shards)
-        assert held_back[0] == text.manifest.document_id
-        ends.append(text.tokenizer.decode_bytes(held_back.tolist()))
-        trained = sum(map(len, text.train_shards))
-        assert trained + len(held_back) == text.manifest.splits["train"].tokens
-        splits.append(text.manifest.splits["train"].bytes)
-    assert ends[0] == ends[1]
-    assert 0.025 * splits[0] <= len(ends[0]) <= 0.1 * splits[0]
-
-
-def test_the_cut_takes_a_document_start_near_the_end_or_goes_through_one():
-    sizes = np.ones(10, dtype=np.int64)
-    sizes[9] = 0
-    long = np.zeros(1000, dtype=np.uint16)
-    long[0] = 9
-    assert compare_data.cut_of([long], sizes, 999, 9) == 950  # no document starts there
-    many = np.zeros(1000, dtype=np.uint16)
-    many[::30] = 9
-    place = compare_data.cut_of([many[:600], many[600:]], sizes, 966, 9)
-    assert many[place] == 9
-    assert 20 <= 1000 - place <= 100
-    shards = [many[:940], many[940:]]  # the cut in the first of them
-    before, after = compare_data.split_at(shards, 930)
-    assert [len(x) for x in before] == [930]
-    assert [len(x) for x in after] == [10, 60]
-    with pytest.raises(DataError, match="too small to hold back"):
-        compare_data.cut_of([np.array([9], dtype=np.uint16)], sizes, 0, 9)
+prepared = lab_compare_parts.prepared
 
 
 class Recorder:
@@ -303,12 +119,64 @@ def test_edges_extend_and_what_stays_at_one_is_said(prepared: Path, tmp_path: Pa
 def test_a_diverged_grid_point_loses_and_all_of_them_are_one_sentence(prepared: Path, tmp_path: Path):
     texts, arm = opened(prepared, 300), f"{TINY}:optimizer.kind=adamw"
     cell = compared(asked(tmp_path, arm, lrs="1e-3,3e-3,1e38"), texts, tmp_path).cells[0]
+    assert cell.lr is not None
     assert cell.lr < 1e38
     diverged = [run for run in cell.tuning if run.tuned is None]
     assert [run.lr for run in diverged] == [1e38]
     assert 0 < diverged[0].steps < 6
-    with pytest.raises(ConfigError, match=r"Every tuning run of .* diverged; give lower --lrs"):
-        compared(asked(tmp_path / "all", arm, lrs="1e38"), texts, tmp_path / "all")
+    lines: list[str] = []
+    display = CompareDisplay(say=lines.append)
+    cell = compared(asked(tmp_path / "all", arm, lrs="1e38,2e38"), texts, tmp_path / "all", display=display).cells[0]
+    assert (cell.lr, cell.weight_decay, cell.edge, cell.final) == (None, None, False, ())
+    assert sorted({run.lr for run in cell.tuning}) == pytest.approx([2.5e37, 5e37, 1e38, 2e38])  # two steps down
+    assert all(run.tuned is None for run in cell.tuning)
+    assert sum("every tuning run diverged, so there is no final run; give lower --lrs" in line for line in lines) == 1
+
+
+@pytest.mark.parametrize("baseline", ["good", "lost"])
+def test_an_arm_that_always_diverges_keeps_its_place_and_the_others_are_compared(
+    baseline: str, prepared: Path, tmp_path: Path
+):
+    arms = f"lost={TINY}:optimizer.kind=adamw:lr=1e38,good={TINY},other={TINY}:lr=1e-2"
+    settings = asked(tmp_path, arms, lrs="1", decays="1", baseline=baseline, seeds=2)
+    found = compared(settings, opened(prepared, 300), tmp_path)
+    assert {cell.arm: len(cell.final) for cell in found.cells} == {"lost": 0, "good": 2, "other": 2}
+    assert compare.load(tmp_path / "compare.json") == found
+    rule = next(rule for rule in found.rules if rule.rule.startswith("Every arm has all its final runs"))
+    assert not rule.kept
+    assert "lost (own, 16) at the only point of its grid" in rule.did
+    inside = next(rule for rule in found.rules if rule.rule.startswith("The baseline's sweep"))
+    assert "Every point of the grid diverged: lost (own, 16)." in inside.did
+    assert not inside.kept  # one learning rate is an edge, none is nothing
+    summary = compare_report.write(found, tmp_path)
+    markdown = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "lost diverged at every learning rate of its grid." in markdown
+    assert "no final run: every tuning run diverged" in markdown
+    seeds = {(row["arm"], row["baseline"]): row["seeds"] for row in summary["differences"]}
+    assert seeds == {(arm, baseline): 2 * ("lost" not in (arm, baseline)) for arm, _ in seeds}
+    assert len(seeds) == 2
+    json.dumps(summary, allow_nan=False)
+    again = compared(settings, opened(prepared, 300), tmp_path)
+    assert configs.to_json(again) == configs.to_json(found)
+
+
+def test_what_is_done_is_written_before_the_rest_begins(prepared: Path, tmp_path: Path):
+    class Killed(CompareDisplay):
+        def begin(self, cell: compare_plan.CellPlan, job: compare_run.Job) -> None:
+            if cell.arm.name == "b":
+                raise RuntimeError("killed")
+            super().begin(cell, job)
+
+    settings = asked(tmp_path, f"a={TINY},b={TINY}:lr=1e-2,c={TINY}:lr=2e-2", probes=("induction",))
+    with pytest.raises(RuntimeError, match="killed"):
+        compared(settings, opened(prepared, 300), tmp_path, display=Killed(say=lambda text: None))
+    found = compare.load(tmp_path / "compare.json")
+    assert [cell.arm for cell in found.cells] == ["a"]
+    assert found.cells[0].final[0].detail is not None
+    assert found.left[:2] == ("b @16", "c @16")
+    assert found.left[2:] == tuple(f"probe induction, {name}" for name in "abc")
+    compare_report.write(found, tmp_path)
+    assert "Not over yet; left to do: b @16; c @16; probe" in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
 def test_arms_sizes_contexts_and_vocabularies(prepared: Path, tmp_path: Path):
@@ -403,30 +271,6 @@ def test_metrics_lost_to_a_full_disk_are_not_a_divergence(
     assert [(point.step, point.tokens) for point in found.curve] == [(0, 0), (1, 32), (4, 128)]
 
 
-# both are torch's own, while it traces
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
-def test_every_training_pays_for_its_own_compilation(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    graphs: list[Any] = []
-    counts: list[int] = []
-
-    def backend(graph: Any, inputs: Any) -> Any:
-        """Traces alone: what counts here is when. One for all: code compiled for another is not shared."""
-        graphs.append(graph)
-        return graph.forward
-
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
-    cell = asked(tmp_path, f"{TINY}:train.compile=true").cells[0]
-    for seed in (0, 1):
-        config = cell.tuned(lr=1e-3, weight_decay=0.0, seed=seed, steps=2)
-        path = tmp_path / str(seed)
-        job = compare_run.Job(path=path, name=str(seed), phase="tune", config=config, flops_per_token=1.0)
-        compare_run.run_training(job, opened(prepared, 300)[300], CPU)
-        counts.append(len(graphs))
-    torch.compiler.reset()
-    assert counts[1] == 2 * counts[0] > 0
-
-
 def test_an_interrupted_comparison_ends_with_the_numbers_of_one_left_alone(prepared: Path, tmp_path: Path):
     texts = opened(prepared, 300)
     whole = compared(asked(tmp_path / "whole", lrs="1e-3,3e-3", seeds=2, budget="384tokens"), texts, tmp_path / "whole")
@@ -455,11 +299,8 @@ def test_an_interrupted_comparison_ends_with_the_numbers_of_one_left_alone(prepa
         except Interrupted:
             stops += 1
     assert stops >= 5
+    assert parts.left == whole.left == ()
     assert numbers(parts) == numbers(whole)
-
-
-COMMAND = ["--recipes", f"{TINY},b={TINY}:optimizer.kind=adamw", "--budget", "960tokens", "--seeds", "2"]
-COMMAND += ["--lrs", "1e-3,3e-3", "--weight-decays", "0", "--vocab-size", "300", "--device", "cpu", "--dtype", "fp32"]
 
 
 @pytest.mark.slow
@@ -492,132 +333,3 @@ def test_kills_change_nothing(prepared: Path, tmp_path: Path):
 def judged(comparison: Comparison) -> Any:
     """What does not depend on the clock."""
     return [without_times(configs.to_json(run)) for cell in comparison.cells for run in (*cell.tuning, *cell.final)]
-
-
-def test_measuring_gives_speed_memory_and_shape(prepared: Path, tmp_path: Path):
-    text = opened(prepared, 300)[300]
-    config = asked(tmp_path).cells[0].config
-    found = measure.measure(config, text, "cpu")
-    assert found["step_seconds"] > 0
-    assert found["tokens_per_second"] == pytest.approx(32 / found["step_seconds"])
-    assert found["decode_tokens_per_second"] > 0
-    if sys.platform == "linux" and found["peak_memory_bytes"] is not None:
-        assert found["peak_memory_bytes"] > 4 * 4 * measure.shape(config).params * 0.9  # weights, gradients, moments
-    shape = measure.shape(config)
-    model = config.model.build()
-    assert shape.state_bytes == {"2048": model.state_bytes(2048), "32768": model.state_bytes(32768)}
-    assert shape.core_params + shape.table_params + model.head.weight.numel() == shape.params
-    assert measure.training_flops_per_token(config) == 3 * shape.flops_per_token
-
-
-def test_the_measuring_process_answers_or_says_why(prepared: Path, tmp_path: Path):
-    config = asked(tmp_path).cells[0].config
-    found = measure.measured(config, prepared / "data" / "vocab300", "cpu")
-    assert found.step_seconds is not None
-    with pytest.raises(ConfigError, match=r"could not be measured: .* does not exist"):
-        measure.measured(config, tmp_path / "nowhere", "cpu")
-
-
-def test_arms_are_probed_at_the_probes_shape():
-    from wren import probes
-
-    setting = probes.get("mqar").SIZES["cpu"]
-    arm = arms.read_arms("small:dim=512:depth=7:model.logit_softcap=30", 300)[0]
-    model = compare_probes.model_for_arm(arm, setting)
-    assert (model.dim, model.depth, model.logit_softcap) == (setting.dim, setting.depth, 30.0)
-    assert model.vocab_size == max(c.vocab_size for c in (setting.train, *setting.tests.values()))
-    model.build()
-    with pytest.raises(ConfigError, match="unknown"):
-        compare_probes.plan_probes([arm], ["mqra"], Path("x"))
-
-
-def test_arms_are_scored_on_probes(tmp_path: Path):
-    read = arms.read_arms("tiny:depth=1,b=small:head_dim=16", 300)
-    cells = compare_probes.plan_probes(read, ["induction"], tmp_path)
-    short = {"steps": 2, "lrs": (1e-3,), "weight_decays": (0.0,), "batch_size": 2, "test_examples": 2}
-    cells = [dataclasses.replace(c, setting=dataclasses.replace(c.setting, **short)) for c in cells]
-    lines: list[str] = []
-    scores = compare_probes.score(cells, CPU, lines.append)
-    assert [(score.arm, score.probe) for score in scores] == [("tiny:depth=1", "induction"), ("b", "induction")]
-    assert all(0 <= score.accuracy <= 1 and score.state_bytes > 0 for score in scores)
-    assert lines[1].startswith("[2/2] probe induction, b: ")
-
-
-def test_the_display_shows_all_arms_and_the_time_left(prepared: Path, tmp_path: Path):
-    texts, screen, clock = opened(prepared, 300), io.StringIO(), iter(range(10**6))
-    settings = asked(tmp_path, f"{TINY},[b]={TINY}:lr=1e-2")
-    console = Console(file=screen, force_terminal=True, width=110)
-    with CompareDisplay(console=console, clock=lambda: float(next(clock))) as display:
-        compare.compare(settings, texts, tmp_path, precision=CPU, display=display, measured=fake_speed)
-    shown = screen.getvalue()
-    assert "[b] @16" in shown
-    assert "bits per byte" in shown
-    lines: list[str] = []
-    shutil.rmtree(tmp_path / "runs" / "[b]".replace("[", ",").replace("]", ","))
-    display = CompareDisplay(say=lines.append, every=0.0, clock=lambda: float(next(clock)))
-    compare.compare(settings, texts, tmp_path, precision=CPU, display=display, measured=fake_speed)
-    assert any("(stored)" in line for line in lines)
-    assert any(line.startswith("[b] @16: tune") and "step 3/6" in line for line in lines)
-    assert any(" left" in line for line in lines)
-    assert not lines[-1].endswith(" left")
-
-
-def test_the_rules_say_what_was_not_followed(prepared: Path, tmp_path: Path):
-    found = compared(asked(tmp_path), opened(prepared, 300), tmp_path)
-    broken = [rule.rule for rule in found.rules if not rule.kept]
-    for beginning in ("Arms get the same time", "Every arm is tuned", "A claim rests", "Three seeds", "More than one"):
-        assert any(rule.startswith(beginning) for rule in broken), beginning
-    assert all(rule.did.endswith(".") for rule in found.rules)
-
-
-def test_arms_that_cost_the_same_are_told_from_those_that_do_not(prepared: Path, tmp_path: Path):
-    texts = opened(prepared, 300)
-    for number, (other, kept) in enumerate(((f"b={TINY}:lr=1e-2", True), (f"b={TINY.replace('16', '32')}", False))):
-        out = tmp_path / str(number)
-        found = compared(asked(out, f"{TINY}:context_len=16,{other}:context_len=16", budget="64tokens"), texts, out)
-        rule = next(rule for rule in found.rules if rule.rule.startswith("Beside time, arms agree"))
-        assert rule.kept == kept
-        assert ("operations a token 1 times; parameters" in rule.did) == kept
-
-
-@pytest.mark.parametrize(
-    ("flags", "says"),
-    [
-        ([], "Give either --source PATH... or --data FOLDER"),
-        (["--source", "TEXT", "--data", "x"], "Give either --source"),
-        (["--source", "TEXT", "--lrs", ""], "--lrs is empty"),
-        (["--source", "TEXT", "--recipes", "tyni"], "Recipe 'tyni' is unknown"),
-        (["--source", "TEXT", "--budget", "3tokens"], "too small for one step"),
-        (["--source", "TEXT", "--probes", "mqra"], "unknown"),
-        (["--data", "nowhere"], "does not exist"),
-        (["--data", "DATA", "--val", "TEXT"], "has a validation split of its own; leave --val out"),
-        (["--source", "TEXT", "--val", "nofile.txt"], "nofile.txt does not exist"),
-    ],
-)
-def test_the_verb_says_what_is_wrong_before_it_writes(
-    flags: list[str], says: str, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
-    places = {"TEXT": str(prepared / "text.jsonl"), "DATA": str(prepared / "data" / "vocab300")}
-    flags = [places.get(flag, flag) for flag in flags]
-    assert main(["compare", *COMMAND[:2], *flags, "--out", str(tmp_path / "out")]) == 2
-    assert says in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_dry_run_writes_nothing(prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    flags = ["--source", str(prepared / "text.jsonl"), "--out", str(tmp_path / "out"), "--dry-run"]
-    assert main(["compare", *COMMAND, *flags]) == 0
-    assert "2 tuning and 2 final trainings of 30 steps" in capsys.readouterr().out
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(("factor", "kept"), [(1.1, True), (0.9, True), (1.6, False), (0.5, False)])
-def test_times_of_a_busy_machine_are_told(factor: float, kept: bool):
-    """A step of the final runs that takes otherwise than when it was measured breaks a rule, which the page names."""
-    cell = next(iter(lab_examples.comparison().cells))
-    runs = [dataclasses.replace(run, seconds=factor * run.steps * 0.25) for run in cell.final]
-    found = compare_rules._quiet(
-        [dataclasses.replace(cell, measured=dataclasses.replace(cell.measured, step_seconds=0.25), final=tuple(runs))]
-    )
-    assert found.kept == kept
-    assert ("Do not compare seconds" in found.did) != kept

@@ -227,13 +227,35 @@ def test_the_page_is_whole_and_the_markdown_says_the_same(written: tuple[Compari
     assert "http" not in html
     assert "<script" not in html
     pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", markdown)
-    assert pictures == ["curves.png", "positions.png", "repeats.png", "pareto.png", "scaling.png"]
+    assert pictures == ["curves.png", "places_in_row.png", "repeats.png", "pareto.png", "scaling.png"]
     assert html.count("data:image/png;base64,") == len(pictures)
     assert all((out / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
     for heading in re.findall(r"<h[23]>([^<]*)</h[23]>", html):
         assert f"# {heading}" in markdown
     assert configs.from_json(Comparison, read_json(out / "compare.json")) == made
     assert not [path for path in out.iterdir() if path.suffix == ".tmp"]
+
+
+def test_places_are_those_in_the_row(written: tuple[Comparison, Path, dict[str, Any]]):
+    """A row may hold several documents, so its places are no lengths of context; words and keys say so."""
+    _, out, _ = written
+    for name in ("report.html", "report.md"):
+        page = (out / name).read_text(encoding="utf-8")
+        assert "By place in the row, and on repeats" in page
+        assert "place in the context" not in page
+        assert "A row can hold several documents, so a late place can have a short context." in page
+    detail = read_json(out / "compare.json")["cells"][0]["final"][0]["detail"]
+    assert [part["name"] for part in detail["places_in_row"][:2]] == ["0-15", "16-31"]
+    assert "positions" not in detail
+
+
+def test_the_page_says_what_scores_and_times_rest_on(written: tuple[Comparison, Path, dict[str, Any]]):
+    text = (written[1] / "report.md").read_text(encoding="utf-8")
+    assert "- mqar: 25.0 by any value of the row." in text
+    assert "one seed, which also chose the learning rate" in text
+    assert "at the best of its learning rates, in fp32." in text
+    assert "2 CPU cores, 24 GB; everything was measured and trained on it" in text
+    assert "Not over yet" not in text
 
 
 def test_a_rule_not_kept_stands_out(written: tuple[Comparison, Path, dict[str, Any]]):

@@ -56,6 +56,11 @@ def word_problem(count: int, elements: int, rng: np.random.Generator, table_EE: 
     return examples(tokens_BT, targets_BT)
 
 
+def word_levels(trained: int, tested: int, group_size: int) -> dict[str, float]:
+    """What following the word as far as the trained length, and guessing behind it, scores."""
+    return {"the trained length alone": (trained + (tested - trained) / group_size) / tested}
+
+
 def word_sizes(config: Callable[[int], ProbeConfig], group_size: int) -> dict[str, Setting]:
     """The sizes of a word problem, by what makes a config of so many elements."""
     small = small_setting(
@@ -68,7 +73,7 @@ def word_sizes(config: Callable[[int], ProbeConfig], group_size: int) -> dict[st
         lrs=(2e-3, 5e-3),
         chance=1 / group_size,
         says="As the paper's, but width 64, trained on 16 elements and tested on 32 (headline), 16, 64 and 128.",
-    )
+    ).with_levels(word_levels(16, 32, group_size))
     paper = Setting(
         train=config(128),
         tests={f"{n} elements": config(n) for n in (512, 128, 256, 1024, 2048)},
@@ -87,6 +92,7 @@ def word_sizes(config: Callable[[int], ProbeConfig], group_size: int) -> dict[st
         warmup=0.0,
         eval_every=490,
         chance=1 / group_size,
+        levels=word_levels(128, 512, group_size),
         says="DeltaProduct (2502.10297, automl/DeltaProduct 38cd4e4): 1 layer, width 128, 8 heads, 99,000 words of 128 "
         "elements, 100 epochs, batch 2048. There a head is 32 wide (name the mixer with head_dim=32), what counts is "
         "whole words (here: elements), and 4x the trained length; the other lengths are the curve.",

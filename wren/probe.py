@@ -6,8 +6,8 @@ frozen `Config` (a ProbeConfig) and `SIZES`: {"cpu": Setting, "paper": Setting}.
 B batch (examples), T time.
 """
 
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol, Self
 
 import numpy as np
 
@@ -48,7 +48,8 @@ class Setting:
     learned_positions: a learned position table for attention (mixers with no positions of their own).
     steps: optimizer steps; examples are drawn anew for every batch when train_examples is None, else they are a fixed
         set that is gone through in shuffled epochs.
-    stop_at: training ends once the first test's score reaches it. chance: what guessing scores.
+    stop_at: training ends once the first test's score reaches it. chance: what guessing scores. levels: what answers
+        that know something, and not the answer, score in the first test, by words such as "any value of the row".
     says: the setting's source and where it differs from that, for the report.
     """
 
@@ -75,4 +76,9 @@ class Setting:
     eval_every: int = 100
     stop_at: float | None = 0.99
     chance: float = 0.0
+    levels: dict[str, float] = field(default_factory=dict)
     says: str = ""
+
+    def with_levels(self, levels: dict[str, float]) -> Self:
+        """The setting with what answers score that know something."""
+        return replace(self, levels=levels)

@@ -1,4 +1,6 @@
-"""Where a model's bits go: by place in the context, on what the context repeats, and along the text.
+"""Where a model's bits go: by place in the row, on what the row repeats, and along the text.
+
+The place is that in the row, not in the document: rows are cut from the text without regard to where documents begin.
 
 A token completes a pair when the token before it and itself stood side by side earlier in the same document of the
 same row; a triple likewise. Those are what a model can copy from its context: real-text recall ("Zoology", 2312.04927,
@@ -57,7 +59,7 @@ class _Sums:
         self.bucket_T = np.searchsorted(self.bounds, np.arange(context_len), side="right") - 1
         self.num_blocks = max(1, min(NUM_BLOCKS, num_windows))
         self.num_windows, self.context_len = max(1, num_windows), context_len
-        self.positions = np.zeros((len(self.bounds), 3))
+        self.places_in_row = np.zeros((len(self.bounds), 3))
         self.blocks = np.zeros((self.num_blocks, 3))
         self.repeats = np.zeros((len(_REPEATS), 3))
         self.whole = np.zeros(3)
@@ -67,7 +69,7 @@ class _Sums:
         scored_BT = bytes_BT > 0
         values_BT3 = np.stack([np.where(scored_BT, losses_BT, 0.0), scored_BT, bytes_BT], axis=-1).astype(np.float64)
         self.whole += values_BT3.sum((0, 1))
-        np.add.at(self.positions, self.bucket_T, values_BT3.sum(0))
+        np.add.at(self.places_in_row, self.bucket_T, values_BT3.sum(0))
         windows_B = row + np.arange(len(losses_BT))
         np.add.at(self.blocks, windows_B * self.num_blocks // self.num_windows, values_BT3.sum(1))
         for index, chosen_BT in enumerate((completed_BT == 0, completed_BT >= 2, completed_BT >= 3)):
@@ -79,7 +81,7 @@ class _Sums:
         blocks = [str(number) for number in range(self.num_blocks)]
         return Detail(
             whole=_parts(["whole"], self.whole[None])[0],
-            positions=_parts(buckets, self.positions),
+            places_in_row=_parts(buckets, self.places_in_row),
             repeats=_parts(_REPEATS, self.repeats),
             blocks=_parts(blocks, self.blocks),
         )

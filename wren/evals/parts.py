@@ -1,4 +1,4 @@
-"""What a model needed for a text, in parts: by place in the context, by what the context repeats, by stretch."""
+"""What a model needed for a text, in parts: by place in the row, by what the row repeats, by stretch."""
 
 import math
 from dataclasses import dataclass
@@ -26,13 +26,13 @@ class Part:
 class Detail:
     """A model on the validation split.
 
-    positions: by place in the context, buckets "0-15", "16-31", "32-63", ... repeats: "repeat-2" are the tokens that
-    complete a pair (the token before, this one) seen earlier in the same document of the same row, "repeat-3" those
-    that complete such a triple, "new" the tokens of neither. blocks: consecutive stretches of the split, for drawing
-    the text anew.
+    places_in_row: by place in the row, buckets "0-15", "16-31", "32-63", ...; a row may hold several documents, so a
+    token late in it may have a short context. repeats: "repeat-2" are the tokens that complete a pair (the token
+    before, this one) seen earlier in the same document of the same row, "repeat-3" those that complete such a triple,
+    "new" the tokens of neither. blocks: consecutive stretches of the split, for drawing the text anew.
     """
 
     whole: Part
-    positions: tuple[Part, ...] = ()
+    places_in_row: tuple[Part, ...] = ()
     repeats: tuple[Part, ...] = ()
     blocks: tuple[Part, ...] = ()

@@ -36,7 +36,7 @@ def probe(
             (short_conv+attention).
         probes: Synthetic tasks; --probes list prints them all.
         size: cpu (minutes on two cores) or paper (the papers' own settings); some probes have more.
-        seeds: Trainings at the best learning rate.
+        seeds: Trainings at the best learning rate; from two on none of them is the one that chose it.
         lrs: Learning rates instead of the probe's own, such as 1e-3,3e-3.
         dims: Widths instead of the probe's own, such as 32,64,128: accuracy against state bytes.
         steps: Optimizer steps instead of the probe's own.

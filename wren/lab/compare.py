@@ -1,10 +1,11 @@
 """`wren compare`: arms trained with the same tuning effort and paired seeds, one after another, resumable anywhere.
 
-    out/comparison.json                                  what decides the trainings: a resumed one must agree
+    out/comparison.json                                  what decides the trainings: a resumed one must agree; and the
+                                                         machine, which must be the same while anything is left to do
     out/data/vocab<N>/                                   shards and tokenizer of every vocabulary size
-    out/runs/<arm>/<size>/<context>/measured.json        shape, speed and memory
+    out/runs/<arm>/<size>/<context>/measured.json        shape, speed and memory, and the machine they are of
     out/runs/<arm>/<size>/<context>/lr..-wd..-seed../    a run directory; result.json once it is over
-    out/compare.json                                     all of it (wren/lab/schema.py)
+    out/compare.json                                     all of it so far (wren/lab/schema.py), after every cell
 
 Arms, sizes, context lengths, seeds and probes may be added later: every training stands by itself.
 """
@@ -15,6 +16,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +25,62 @@ from wren import units
 from wren.errors import ConfigError
 from wren.files import read_json, write_json
 from wren.lab import compare_probes, measure
-from wren.lab.compare_cell import Measure, Settings, Work
+from wren.lab.compare_cell import Measure, Place, Settings, Work
 from wren.lab.compare_data import Text
 from wren.lab.compare_display import CompareDisplay
 from wren.lab.compare_rules import rules
 from wren.lab.compare_run import keep_best
+from wren.lab.machine import Machine, in_words, this_machine
 from wren.lab.schema import Cell, Comparison, ProbeScore
 from wren.precision import Precision
 from wren.pretrain import first_difference
-from wren.run import environment
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Record:
+    """What writes compare.json, again and again while there is more to tell."""
+
+    settings: Settings
+    texts: Mapping[int, Text]
+    precision: Precision
+    started: str
+    machine: Machine | None
+    path: Path
+
+    def write(self, cells: Sequence[Cell], scores: Sequence[ProbeScore], left: Sequence[str]) -> Comparison:
+        settings, precision = self.settings, self.precision
+        validation = next(iter(self.texts.values())).manifest.splits["val"].name
+        comparison = Comparison(
+            arms=settings.arms,
+            baseline=settings.baseline,
+            budget=settings.budget.text,
+            tune_share=settings.tune_share,
+            seeds=tuple(range(settings.seeds)),
+            source=settings.source,
+            validation=validation,
+            device=str(precision.device),
+            precision=precision.name,
+            machine=in_words(self.machine),
+            started=self.started,
+            command=shlex.join(["wren", *sys.argv[1:]]),
+            cells=tuple(cells),
+            rules=rules(
+                settings.cells,
+                cells,
+                budget=settings.budget,
+                grid=settings.grid,
+                seeds=settings.seeds,
+                tune_share=settings.tune_share,
+                baseline=settings.baseline,
+                validation=validation,
+                contents={size: text.content for size, text in self.texts.items()},
+                machine=in_words(self.machine),
+            ),
+            probes=tuple(scores),
+            left=tuple(left),
+        )
+        write_json(self.path, configs.to_json(comparison))
+        return comparison
 
 
 def clear(out: Path) -> None:
@@ -60,37 +109,47 @@ def compare(
     display: CompareDisplay,
     measured: Measure = measure.measured,
 ) -> Comparison:
-    """Trains what is not trained yet and returns everything that was measured; also writes compare.json.
+    """Trains what is not trained yet and returns everything that was measured; compare.json holds it cell by cell.
 
-    Raises ConfigError for a folder of other settings, a budget too small for a step, an arm that always diverges;
+    An arm of which every tuning run diverges keeps its place, without final runs. Raises ConfigError for a folder of
+    other settings, for work that is left to another machine than the first, for a budget too small for a step;
     Interrupted on Ctrl-C, with the state kept.
     """
-    started = _begin(settings, texts, out, precision)
+    here = this_machine(precision.device)
+    started, begun = _begin(settings, texts, out, precision, here)
+    place = Place(begun=begun, here=here)
+    record = _Record(
+        settings=settings, texts=texts, precision=precision, started=started, machine=begun, path=out / "compare.json"
+    )
     probe_cells = compare_probes.plan_probes(settings.arms, settings.probes, out)
-    work = [Work(settings, cell, texts[cell.arm.vocab_size], precision, display) for cell in settings.cells]
+    left = [cell.title for cell in settings.cells] + [compare_probes.title(cell) for cell in probe_cells]
+    work = [Work(settings, cell, texts[cell.arm.vocab_size], precision, display, place) for cell in settings.cells]
     for each in work:
         each.measure(measured)
-    display.plan(settings.cells, [each.planned() for each in work])
-    cells = _trained(settings, work, out)
-    scores = compare_probes.score(probe_cells, precision, display.say) if probe_cells else ()
-    comparison = _comparison(settings, texts, precision, started, cells, scores)
-    write_json(out / "compare.json", configs.to_json(comparison))
-    return comparison
-
-
-def _trained(settings: Settings, work: Sequence[Work], out: Path) -> tuple[Cell, ...]:
-    """Every cell, one after another; of the weights, those of each arm's best final run stay."""
+    display.plan(settings.cells, [each.planned() for each in work], probes=len(probe_cells))
     cells: list[Cell] = []
     for each in work:
         cells.append(each.run())
         if not settings.keep_checkpoints:
-            finals = (run for cell in cells if cell.arm == cells[-1].arm for run in cell.final)
-            keep_best({out / "runs" / run.folder: run for run in finals})
-    return tuple(cells)
+            _keep_best(cells, out)
+        record.write(cells, (), left[len(cells) :])
+    scores: list[ProbeScore] = []
+    for score in compare_probes.scores(probe_cells, precision, display):
+        scores.append(score)
+        record.write(cells, scores, left[len(cells) + len(scores) :])
+    return record.write(cells, scores, ())
 
 
-def _begin(settings: Settings, texts: Mapping[int, Text], out: Path, precision: Precision) -> str:
-    """Notes what decides the trainings, or checks it against what was noted; returns when it was begun."""
+def _keep_best(cells: Sequence[Cell], out: Path) -> None:
+    """Of the newest cell's arm, the weights of its best final run stay."""
+    finals = (run for cell in cells if cell.arm == cells[-1].arm for run in cell.final)
+    keep_best({out / "runs" / run.folder: run for run in finals})
+
+
+def _begin(
+    settings: Settings, texts: Mapping[int, Text], out: Path, precision: Precision, here: Machine
+) -> tuple[str, Machine | None]:
+    """Notes what decides the trainings, or checks it against what was noted; returns when and where it was begun."""
     path = out / "comparison.json"
     wanted: dict[str, Any] = {
         "budget": settings.budget.text,
@@ -115,50 +174,11 @@ def _begin(settings: Settings, texts: Mapping[int, Text], out: Path, precision: 
                 "resume, choose another --out, or begin anew with --fresh."
             )
         wanted["data"] = {**old["data"], **wanted["data"]}
-        started = str(old.get("started"))
+        started, machine = str(old.get("started")), old.get("machine")
     else:
-        started = time.strftime("%Y-%m-%d %H:%M:%S")
-    write_json(path, {**wanted, "started": started})
-    return started
-
-
-def _comparison(
-    settings: Settings,
-    texts: Mapping[int, Text],
-    precision: Precision,
-    started: str,
-    cells: tuple[Cell, ...],
-    scores: tuple[ProbeScore, ...],
-) -> Comparison:
-    validation = next(iter(texts.values())).manifest.splits["val"].name
-    machine = environment()
-    where = machine["gpu"] if precision.device.type == "cuda" else f"{machine['threads']} threads"
-    return Comparison(
-        arms=settings.arms,
-        baseline=settings.baseline,
-        budget=settings.budget.text,
-        tune_share=settings.tune_share,
-        seeds=tuple(range(settings.seeds)),
-        source=settings.source,
-        validation=validation,
-        device=str(precision.device),
-        precision=precision.name,
-        machine=f"{machine['platform']}, {machine['cpu_count']} cores, {where}, torch {machine['torch']}",
-        started=started,
-        command=shlex.join(["wren", *sys.argv[1:]]),
-        cells=cells,
-        rules=rules(
-            settings.cells,
-            cells,
-            budget=settings.budget,
-            grid=settings.grid,
-            seeds=settings.seeds,
-            tune_share=settings.tune_share,
-            baseline=settings.baseline,
-            validation=validation,
-        ),
-        probes=scores,
-    )
+        started, machine = time.strftime("%Y-%m-%d %H:%M:%S"), here
+    write_json(path, {**wanted, "started": started, "machine": machine})
+    return started, machine
 
 
 def describe(settings: Settings, precision: Precision) -> str:

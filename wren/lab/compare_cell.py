@@ -15,6 +15,7 @@ from wren.lab.compare_data import Text
 from wren.lab.compare_display import CompareDisplay
 from wren.lab.compare_plan import MAX_EXTENSIONS, TUNING_SEED, CellPlan, CompareBudget, Grid, outward, run_folder
 from wren.lab.compare_run import Job, run_training, stored
+from wren.lab.machine import Machine, in_words
 from wren.lab.schema import Arm, Cell, Measured, TrainedRun
 from wren.precision import Precision
 from wren.pretrain import first_difference
@@ -48,11 +49,37 @@ class Settings:
             raise ConfigError(unknown_key("Baseline", self.baseline, names))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """begun: the machine the comparison was begun on, None where it does not say. here: this one."""
+
+    begun: Machine | None
+    here: Machine
+
+    def check(self, what: str) -> None:
+        """Raises ConfigError where `what` would be made on another machine than the rest."""
+        if self.begun != self.here:
+            raise ConfigError(
+                f"{what} is not done yet, the comparison was begun on {in_words(self.begun)}, and this is "
+                f"{in_words(self.here)}; times of two machines cannot be compared, so go on there, choose another "
+                "--out, or begin anew with --fresh."
+            )
+
+
 class Work:
     """One cell on its way: measured, tuned, trained."""
 
-    def __init__(self, settings: Settings, cell: CellPlan, text: Text, precision: Precision, display: CompareDisplay):
+    def __init__(
+        self,
+        settings: Settings,
+        cell: CellPlan,
+        text: Text,
+        precision: Precision,
+        display: CompareDisplay,
+        place: Place,
+    ):
         self.settings, self.cell, self.text, self.precision, self.display = settings, cell, text, precision, display
+        self.place = place
         self.flops_per_token = measure.training_flops_per_token(cell.config)
 
     def measure(self, measured: Measure) -> None:
@@ -71,69 +98,81 @@ class Work:
                     "name, choose another --out, or begin anew with --fresh."
                 )
             self.measured = configs.from_json(Measured, found["measured"], str(path))
+            if found.get("machine") != self.place.begun:
+                raise ConfigError(
+                    f"{path} was measured on {in_words(found.get('machine'))}, and the comparison was begun on "
+                    f"{in_words(self.place.begun)}; remove it, so that it is measured anew, or begin anew with --fresh."
+                )
         else:
+            self.place.check(f"Measuring {self.cell.title}")
             self.display.say(f"{self.cell.title}: measuring")
             self.steps("final", None)  # a budget that is too small is told before
             self.measured = measured(self.cell.config, self.text.folder, str(self.precision.device))
-            write_json(path, {"config": config, "measured": configs.to_json(self.measured)})
-        self.tune_steps, self.final_steps = (
-            self.steps(phase, self.measured.step_seconds) for phase in ("tune", "final")
-        )
+            kept = {"config": config, "machine": self.place.here, "measured": configs.to_json(self.measured)}
+            write_json(path, kept)
+        self.tune_steps, self.final_steps = (self.steps(phase, self.measured) for phase in ("tune", "final"))
 
-    def steps(self, phase: str, step_seconds: float | None) -> int:
+    def steps(self, phase: str, measured: Measured | None) -> int:
+        """Steps of a training; 0 where a budget of time waits for what is measured."""
         budget = self.settings.budget
-        if budget.kind == "time" and step_seconds is None:
+        if budget.kind == "time" and (measured is None or measured.step_seconds is None):
             return 0
         share = self.settings.tune_share if phase == "tune" else 1.0
-        return budget.steps(self.cell, self.flops_per_token, step_seconds, share)
+        step_seconds = measured.step_seconds if measured else None
+        return budget.steps(
+            self.cell, self.flops_per_token, step_seconds, share, compile_seconds=_compilation(measured)
+        )
+
+    def seconds(self, steps: int) -> float:
+        """What a training of so many steps should take, its compilation counted."""
+        return _compilation(self.measured) + (self.measured.step_seconds or 0.0) * steps
 
     def planned(self) -> list[float]:
         """Seconds that each training should take, in their order, those that are over among them."""
-        step = self.measured.step_seconds or 0.0
         grid, optimizer = self.settings.grid, self.cell.config.optimizer
         count = len(grid.learning_rates(optimizer.lr)) * len(grid.weight_decays(optimizer.weight_decay))
-        return [step * self.tune_steps] * count + [step * self.final_steps] * self.settings.seeds
+        return [self.seconds(self.tune_steps)] * count + [self.seconds(self.final_steps)] * self.settings.seeds
 
     def run(self) -> Cell:
+        """Tuned and trained; without final runs where every tuning run diverged."""
         tuning, best, edge = self.tune()
-        final = tuple(
-            self.train("final", lr=best.lr, weight_decay=best.weight_decay, seed=seed)
-            for seed in range(self.settings.seeds)
-        )
-        judged = [run.detail.whole.bits_per_byte for run in final if run.detail is not None]
-        told = f"{sum(judged) / len(judged):.4f} bits per byte on validation" if judged else "every final run diverged"
-        self.display.finish(
-            self.cell, f"{told}, lr {best.lr:.3g}{' (edge)' if edge else ''}, wd {best.weight_decay:.3g}"
-        )
+        final: tuple[TrainedRun, ...] = ()
+        if best is not None:
+            final = tuple(
+                self.train("final", lr=best.lr, weight_decay=best.weight_decay, seed=seed)
+                for seed in range(self.settings.seeds)
+            )
+        self.display.finish(self.cell, _told(best, final, edge))
         return Cell(
             arm=self.cell.arm.name,
             size=self.cell.size,
             context_len=self.cell.context_len,
             measured=self.measured,
-            lr=best.lr,
-            weight_decay=best.weight_decay,
+            lr=best.lr if best is not None else None,
+            weight_decay=best.weight_decay if best is not None else None,
             edge=edge,
             tuning=tuple(tuning),
             final=final,
         )
 
-    def tune(self) -> tuple[list[TrainedRun], TrainedRun, bool]:
-        """Every grid point, the best of them, and whether it stayed at the edge after the grid was extended."""
+    def tune(self) -> tuple[list[TrainedRun], TrainedRun | None, bool]:
+        """Every grid point, the best of them, and whether it stayed at the edge after the grid was extended.
+
+        Where all diverge, lower learning rates are the way out of the grid; None where those diverge too.
+        """
         optimizer, grid = self.cell.config.optimizer, self.settings.grid
         lrs, decays = grid.learning_rates(optimizer.lr), grid.weight_decays(optimizer.weight_decay)
         runs: list[TrainedRun] = []
         todo = lrs
         for extension in range(MAX_EXTENSIONS + 1):
             if extension:
-                self.display.more(self.cell, [(self.measured.step_seconds or 0.0) * self.tune_steps] * len(decays))
+                self.display.more(self.cell, [self.seconds(self.tune_steps)] * len(decays))
             runs += [self.train("tune", lr=lr, weight_decay=decay, seed=TUNING_SEED) for lr in todo for decay in decays]
-            best = min(runs, key=_tuned)
-            if math.isinf(_tuned(best)):
-                raise ConfigError(
-                    f"Every tuning run of {self.cell.title} diverged; give lower --lrs, or look at the recipe."
-                )
+            best = min(runs, key=lambda run: (_tuned(run), run.lr if run.tuned is None else 0.0))
             beyond = outward(lrs, best.lr)
             if beyond is None or extension == MAX_EXTENSIONS:
+                if math.isinf(_tuned(best)):
+                    return runs, None, False
                 return runs, best, beyond is not None or len(lrs) < 2
             todo, lrs = [beyond], [*lrs, beyond]
         raise AssertionError("the loop returns at its last turn")
@@ -146,6 +185,8 @@ class Work:
         name = str(Path(*path.parts[-4:]))
         job = Job(path=path, name=name, phase=phase, config=config, flops_per_token=self.flops_per_token)
         over = stored(job, self.text) is not None
+        if not over:
+            self.place.check(f"The training {name}")
         self.display.begin(self.cell, job)
         result = run_training(
             job,
@@ -156,6 +197,19 @@ class Work:
         )
         self.display.end(self.cell, result, stored=over)
         return result
+
+
+def _told(best: TrainedRun | None, final: tuple[TrainedRun, ...], edge: bool) -> str:
+    """A finished cell in words."""
+    if best is None:
+        return "every tuning run diverged, so there is no final run; give lower --lrs, or look at the recipe"
+    judged = [run.detail.whole.bits_per_byte for run in final if run.detail is not None]
+    told = f"{sum(judged) / len(judged):.4f} bits per byte on validation" if judged else "every final run diverged"
+    return f"{told}, lr {best.lr:.3g}{' (edge)' if edge else ''}, wd {best.weight_decay:.3g}"
+
+
+def _compilation(measured: Measured | None) -> float:
+    return (measured.compile_seconds if measured else None) or 0.0
 
 
 def _tuned(run: TrainedRun) -> float:

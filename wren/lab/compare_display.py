@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from wren import units
+from wren.lab import time_left
 from wren.lab.compare_plan import CellPlan
 from wren.lab.compare_run import HELD_BACK, Job
 from wren.lab.schema import TrainedRun
@@ -38,6 +39,8 @@ class CompareDisplay:
         self._cell = self._now = ""
         self._begun = self._last = clock()
         self._share = 0.0
+        self._probes = self._probed = 0  # how many are left, and were trained
+        self._probing = 0.0  # seconds of those that were trained
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -55,8 +58,9 @@ class CompareDisplay:
         else:
             self._print(text)
 
-    def plan(self, cells: Sequence[CellPlan], seconds: Sequence[Sequence[float]]) -> None:
-        """The cells and, for each, the seconds that its trainings should take."""
+    def plan(self, cells: Sequence[CellPlan], seconds: Sequence[Sequence[float]], *, probes: int = 0) -> None:
+        """The cells and, for each, the seconds that its trainings should take; and how many probes come after them."""
+        self._probes = probes
         for cell, times in zip(cells, seconds, strict=True):
             self._rows[cell.title] = {"phase": "waits", "at": "", "best": ""}
             self._planned[cell.title] = list(times)
@@ -119,14 +123,36 @@ class CompareDisplay:
             self._print(f"{cell.title}: {text}{self.left()}")
         self._draw()
 
+    def begin_probe(self) -> None:
+        self._begun = self.clock()
+
+    def end_probe(self, text: str, *, stored: bool) -> None:
+        """An arm is through a probe; stored: it had been before."""
+        self._probes -= 1
+        if not stored:
+            self._probed += 1
+            self._probing += self.clock() - self._begun
+        self.say(f"{text}{self.left()}")
+        self._draw()
+
     def left(self) -> str:
-        """About how long it still takes, once a training has shown how much evaluation adds; "" before."""
-        seconds = sum(sum(times) for times in self._planned.values())
-        current = self._planned.get(self._cell) or [0.0]
-        seconds -= self._share * current[0]
-        if not self._trained or seconds <= 0:
+        """About how long it still takes, once a training has shown how much evaluation adds; "" before.
+
+        How long a probe takes is known from the first one on; until then their number is told.
+        """
+        training = any(self._planned.values())
+        if (training and not self._trained) or (not training and not self._probes):
             return ""
-        return f"  about {units.duration(seconds * max(1.0, self._wall / self._trained))} left"
+        seconds = sum(sum(times) for times in self._planned.values())
+        seconds -= self._share * (self._planned.get(self._cell) or [0.0])[0]
+        seconds *= max(1.0, self._wall / self._trained) if self._trained else 1.0
+        if self._probed:
+            seconds += self._probes * self._probing / self._probed
+        words = [time_left.about(seconds)] if training or self._probed else []
+        if self._probes and not self._probed:
+            count = f"{self._probes} probe{'' if self._probes == 1 else 's'}"
+            words.append(f"{count} {'after that' if training else 'left'}")
+        return f"  {', '.join(words)}"
 
     def _draw(self) -> None:
         if self._live is None:

@@ -268,7 +268,9 @@ def cleaned(comparison: Comparison) -> Comparison:
     def clean(run: TrainedRun) -> TrainedRun:
         tuned = run.tuned if run.tuned is not None and math.isfinite(run.tuned) else None
         curve = tuple(point for point in run.curve if math.isfinite(point.bits_per_byte))
-        parts = (run.detail.whole, *run.detail.positions, *run.detail.repeats, *run.detail.blocks) if run.detail else ()
+        parts = (
+            (run.detail.whole, *run.detail.places_in_row, *run.detail.repeats, *run.detail.blocks) if run.detail else ()
+        )
         detail = run.detail if all(math.isfinite(part.nats) for part in parts) else None
         return dataclasses.replace(run, tuned=tuned, curve=curve, detail=detail)
 

@@ -27,24 +27,36 @@ class CompareBudget:
     amount: float
     text: str
 
-    def steps(self, cell: "CellPlan", flops_per_token: float, step_seconds: float | None, share: float = 1.0) -> int:
+    def steps(
+        self,
+        cell: "CellPlan",
+        flops_per_token: float,
+        step_seconds: float | None,
+        share: float = 1.0,
+        *,
+        compile_seconds: float = 0.0,
+    ) -> int:
         """Steps of a training; raises ConfigError when the budget is too small for one.
 
-        flops_per_token: of training, forward and backward. share: of the budget, for tuning.
+        flops_per_token: of training, forward and backward. share: of the budget, for tuning. compile_seconds: what a
+        training pays for compilation, which a budget of time counts.
         """
         tokens = cell.batch_tokens
         if self.kind == "time" and step_seconds is None:
             raise ValueError("a budget of time needs the seconds of a step")
         price = {"time": step_seconds or 0.0, "flops": flops_per_token * tokens, "tokens": tokens}[self.kind]
-        steps = math.floor(self.amount * share / price * (1 + 1e-12))
+        amount = self.amount * share - (compile_seconds if self.kind == "time" else 0.0)
+        steps = math.floor(amount / price * (1 + 1e-12))
         if steps < 1:
             shown = {
                 "time": units.duration(price), "flops": f"{price:.3g} FLOPs", "tokens": f"{tokens:,} tokens"
             }[self.kind]  # fmt: skip
             part = f"{share:g} of the budget {self.text}" if share < 1 else f"The budget {self.text}"
+            counted = self.kind == "time" and compile_seconds > 0
+            first = f" after {units.duration(compile_seconds)} of compilation" if counted else ""
             raise ConfigError(
-                f"{part} is too small for one step of {cell.title}, which takes {shown}; raise --budget, or lower the "
-                "arm's batch_size."
+                f"{part} is too small for one step of {cell.title}, which takes {shown}{first}; raise --budget, or "
+                "lower the arm's batch_size."
             )
         return steps
 

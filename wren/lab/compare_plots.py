@@ -1,4 +1,4 @@
-"""The pictures of a comparison: learning curves, loss by place in the context, repeats, fronts and laws."""
+"""The pictures of a comparison: learning curves, loss by place in the row, repeats, fronts and laws."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -96,8 +96,8 @@ def _curves(panel: Any, setting: Setting, axis: str, palette: dict[str, Any]) ->
         panel.set_ylim(min(lows) - room, max(highs) + room)
 
 
-def positions(comparison: Comparison, path: Path) -> Path | None:
-    return _parts(comparison, path, lambda detail: detail.positions, "place in the context", _place)
+def places_in_row(comparison: Comparison, path: Path) -> Path | None:
+    return _parts(comparison, path, lambda detail: detail.places_in_row, "place in the row", _place)
 
 
 def repeats(comparison: Comparison, path: Path) -> Path | None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ from wren import probes, recipes
 from wren.errors import ConfigError, unknown_key
 from wren.lab import probe_sweep
 from wren.lab.arms import folder_name
+from wren.lab.compare_display import CompareDisplay
 from wren.lab.schema import Arm, ProbeScore
 from wren.model import ModelConfig
-from wren.precision import Precision
+from wren.precision import Precision, choose_precision
 from wren.probe import Setting
 
 SIZE = "cpu"
@@ -64,39 +65,50 @@ def plan_probes(arms: Sequence[Arm], names: Sequence[str], out: Path) -> list[pr
     return cells
 
 
-def score(
-    cells: Sequence[probe_sweep.Cell], precision: Precision, say: Callable[[str], None]
-) -> tuple[ProbeScore, ...]:
-    """Trains what is not trained yet: the probe's own learning rates, one seed."""
-    results = probe_sweep.sweep(cells, seeds=1, precision=precision, display=_Lines(say))
-    return tuple(
-        ProbeScore(
+def title(cell: probe_sweep.Cell) -> str:
+    return f"probe {cell.probe}, {cell.arm}"
+
+
+def precision_of(precision: Precision) -> Precision:
+    """What probes are trained in: on a CPU fp32, as by `wren probe` (narrow models gain nothing from its bf16)."""
+    return choose_precision(precision.device, "fp32") if precision.device.type == "cpu" else precision
+
+
+def scores(cells: Sequence[probe_sweep.Cell], precision: Precision, display: CompareDisplay) -> Iterator[ProbeScore]:
+    """Trains what is not trained yet, cell by cell: the probe's own learning rates, one seed.
+
+    precision: the comparison's.
+    """
+    precision = precision_of(precision)
+    for number, cell in enumerate(cells, 1):
+        lines = _Lines(display, number, len(cells), (cell.folder / "cell.json").exists())
+        (result,) = probe_sweep.sweep([cell], seeds=1, precision=precision, display=lines)
+        yield ProbeScore(
             arm=result["mixer"],
             probe=result["probe"],
             accuracy=result["accuracy"],
             chance=result["chance"],
             state_bytes=result["state_bytes"],
+            dtype=precision.name,
+            levels=dict(cell.setting.levels),
         )
-        for result in results
-    )
 
 
 @dataclasses.dataclass
 class _Lines:
-    """A line for every probe that is done."""
+    """A line for every probe that is done. stored: it had been before."""
 
-    print: Callable[[str], None]
-    number: int = 0
-    total: int = 0
+    display: CompareDisplay
+    number: int
+    total: int
+    stored: bool
 
     def begin(self, cell: probe_sweep.Cell, number: int, total: int) -> None:
-        self.number, self.total = number, total
+        self.display.begin_probe()
 
     def say(self, text: str) -> None:
         """Steps inside a probe are not told."""
 
     def end(self, cell: probe_sweep.Cell, result: dict[str, Any]) -> None:
-        self.print(
-            f"[{self.number}/{self.total}] probe {cell.probe}, {cell.arm}: {result['accuracy']:.3f} "
-            f"(guessing {result['chance']:.3f})"
-        )
+        found = f"{result['accuracy']:.3f} (guessing {result['chance']:.3f})"
+        self.display.end_probe(f"[{self.number}/{self.total}] {title(cell)}: {found}", stored=self.stored)

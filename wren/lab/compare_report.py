@@ -122,6 +122,8 @@ def _findings(comparison: Comparison, fits: Sequence[Fit]) -> list[Block]:
         blocks.append(Text(f"{many} not kept; read the findings with that in mind: {'; '.join(broken)}.", "alarm"))
     if not comparison.cells:
         blocks.append(Text("Nothing has been measured yet."))
+    if comparison.left:
+        blocks.append(Text(f"Not over yet; left to do: {'; '.join(comparison.left)}.", "alarm"))
     table = compare_tables.overview(comparison)
     if table is not None:
         said = "Bits per byte against the baseline, below 0 is better. ★ claimed, ○ seen but not claimed, "
@@ -178,22 +180,25 @@ def _curves(comparison: Comparison, out: Path) -> list[Block]:
 
 
 def _parts(comparison: Comparison, found: list[Setting], out: Path) -> list[Block]:
-    place = _each(found, lambda s: compare_tables.parts(comparison, s, lambda d: d.positions, "place in the context"))
+    place = _each(found, lambda s: compare_tables.parts(comparison, s, lambda d: d.places_in_row, "place in the row"))
     again = _each(found, lambda s: compare_tables.parts(comparison, s, lambda d: d.repeats, "tokens"))
     said = (
-        "Bits per byte, in brackets the paired difference from the baseline. Recurrent models lose late in the context "
+        "Bits per byte, in brackets the paired difference from the baseline. Recurrent models lose late in a row and "
     )
-    said += "and on repeats: tokens that complete a pair (repeat-2) or a triple (repeat-3) seen before in the document."
+    said += (
+        "on repeats: tokens that complete a pair (repeat-2) or a triple (repeat-3) seen before in the document. A row "
+    )
+    said += "can hold several documents, so a late place can have a short context."
     if len({arm.vocab_size for arm in comparison.arms}) > 1:
         said += " The vocabularies differ, so each arm cuts the text into other parts: compare with care."
-    blocks: list[Block] = [Heading("By place in the context, and on repeats"), Text(said, "soft")]
+    blocks: list[Block] = [Heading("By place in the row, and on repeats"), Text(said, "soft")]
     if not place and not again:
         return [blocks[0], Text("Not measured.")]
     if len(found) > 1:
-        place = [Fold("Figures by place in the context", place)] if place else []
+        place = [Fold("Figures by place in the row", place)] if place else []
         again = [Fold("Figures on repeats", again)] if again else []
     for tables, draw, name, alt in (
-        (place, compare_plots.positions, "positions.png", "bits per byte by place in the context"),
+        (place, compare_plots.places_in_row, "places_in_row.png", "bits per byte by place in the row"),
         (again, compare_plots.repeats, "repeats.png", "bits per byte on repeats and on new tokens"),
     ):
         path = draw(comparison, out / name) if tables else None
@@ -251,11 +256,9 @@ def _laws(comparison: Comparison, fits: Sequence[Fit], out: Path) -> list[Block]
 def _probes(comparison: Comparison) -> list[Block]:
     if not comparison.probes:
         return []
-    said = (
-        "Accuracy in %, in brackets the state of one sequence: one seed, so without an interval; the arm's model at "
-        "the probe's width and depth, trained by the probe's own optimizer at the best of its learning rates."
-    )
-    return [Heading("Probes"), Text(said, "soft"), compare_tables.probes(comparison)]
+    said, levels = compare_text.probes(comparison)
+    known: list[Block] = [Bullets(levels)] if levels else []
+    return [Heading("Probes"), Text(said, "soft"), compare_tables.probes(comparison), *known]
 
 
 def _rules(comparison: Comparison) -> list[Block]:
@@ -266,7 +269,7 @@ def _rules(comparison: Comparison) -> list[Block]:
 
 def _how(comparison: Comparison, found: list[Setting]) -> list[Block]:
     facts = [
-        ["machine", comparison.machine],
+        ["machine", f"{comparison.machine}; everything was measured and trained on it"],
         ["device and precision", f"{comparison.device}, {comparison.precision}"],
         ["text", comparison.source],
         ["validation split", comparison.validation],

@@ -1,15 +1,13 @@
 """The rules of fair comparison, and which of them a comparison kept: worked out from its settings and results."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from wren.lab.compare_clock import ALIKE, clock, kernels, quiet, same_time, spread
 from wren.lab.compare_plan import MAX_EXTENSIONS, CellPlan, CompareBudget, Grid
 from wren.lab.schema import Cell, Measured, Rule
 from wren.lab.statistics import SEEDS_TO_CLAIM, SEEDS_TO_SEE
 
-ALIKE = 1.05  # times apart, at most, in what counts as equal
 LEAST_LRS, LEAST_DECAYS, LEAST_SIZES = 4, 2, 3
-STEADY = 1.25  # the largest factor between two times of a step that still counts as undisturbed
 
 
 def rules(
@@ -22,16 +20,22 @@ def rules(
     tune_share: float,
     baseline: str,
     validation: str,
+    contents: Mapping[int, str],
+    machine: str,
 ) -> tuple[Rule, ...]:
-    """Every rule with whether it was kept and what was done instead or for it."""
+    """Every rule with whether it was kept and what was done instead or for it.
+
+    contents: what identifies the tokens of every vocabulary size. machine: where all of it was done, in words.
+    """
     return (
-        _axis(budget, plans),
+        same_time(budget, cells, machine),
+        all_there(cells),
         _alike(cells),
         _split(plans, validation),
         _tuning(grid, tune_share),
         _sizes(plans),
         _seeds(seeds),
-        _pairs(plans),
+        pairs(plans, contents),
         _contexts(plans),
         _short(budget),
         _depth(plans),
@@ -39,20 +43,29 @@ def rules(
         _held_back(),
         _interior(cells, baseline),
         _parts(),
-        _clock(plans),
-        _quiet(cells),
-        _kernels(budget),
+        clock(plans, cells, budget),
+        quiet(cells),
+        kernels(budget),
     )
 
 
-def _axis(budget: CompareBudget, plans: Sequence[CellPlan]) -> Rule:
-    what = {"time": "seconds of training steps", "flops": "operations", "tokens": "tokens"}[budget.kind]
-    did = f"Every training had a budget of {budget.text} ({what}) on the same device, one after another."
-    if budget.kind != "time":
-        did += " What the arms cost in time stands beside it."
-    return Rule(
-        rule="Arms get the same time on the same device before anything else", kept=budget.kind == "time", did=did
-    )
+def all_there(cells: Sequence[Cell]) -> Rule:
+    """Arms that could not be trained stay on the page, and are told here."""
+    lost = []
+    for cell in cells:
+        points = "the only point" if len(cell.tuning) == 1 else f"all {len(cell.tuning)} points"
+        lost += [f"{_where(cell)} at {points} of its grid"] if not cell.final else []
+    for cell in cells:
+        count = sum(run.tuned is None for run in cell.final)
+        lost += [f"{_where(cell)} in {count} of {len(cell.final)} final runs"] if count else []
+    did = "No arm was left out, and no final run diverged."
+    if lost:
+        did = f"Diverged: {'; '.join(lost)}. The rest is compared; lower --lrs may mend it."
+    return Rule(rule="Every arm has all its final runs: none drops out by diverging", kept=not lost, did=did)
+
+
+def _where(cell: Cell) -> str:
+    return f"{cell.arm} ({cell.size}, {cell.context_len})"
 
 
 def _alike(cells: Sequence[Cell]) -> Rule:
@@ -61,10 +74,10 @@ def _alike(cells: Sequence[Cell]) -> Rule:
     for cell in cells:
         places.setdefault((cell.size, cell.context_len), []).append(cell.measured)
     spreads = {
-        "operations a token": [_spread([m.flops_per_token for m in found]) for found in places.values()],
-        "parameters, lookup tables counted": [_spread([m.params for m in found]) for found in places.values()],
+        "operations a token": [spread([m.flops_per_token for m in found]) for found in places.values()],
+        "parameters, lookup tables counted": [spread([m.params for m in found]) for found in places.values()],
         "bytes of state": [
-            max(_spread([m.state_bytes[length] for m in found]) for length in found[0].state_bytes)
+            max(spread([m.state_bytes[length] for m in found]) for length in found[0].state_bytes)
             for found in places.values()
         ],
     }
@@ -75,13 +88,6 @@ def _alike(cells: Sequence[Cell]) -> Rule:
         kept=all(ratio <= ALIKE for ratio in worst.values()),
         did=f"At one size and context length the largest arm has at most: {shown} those of the smallest.",
     )
-
-
-def _spread(values: Sequence[float]) -> float:
-    """The largest over the smallest; 1 where all are 0, inf where one is."""
-    if max(values) == 0:
-        return 1.0
-    return max(values) / min(values) if min(values) > 0 else math.inf
 
 
 def _split(plans: Sequence[CellPlan], validation: str) -> Rule:
@@ -126,23 +132,31 @@ def _seeds(seeds: int) -> Rule:
     )
 
 
-def _pairs(plans: Sequence[CellPlan]) -> Rule:
-    """Equal batches need equal tokens (vocabulary), windows (context length) and rows."""
-    places: dict[tuple[str, int], set[tuple[int, int]]] = {}
+def pairs(plans: Sequence[CellPlan], contents: Mapping[int, str]) -> Rule:
+    """Equal batches need equal tokens (whatever the vocabularies are called), windows (context length) and rows."""
+    places: dict[tuple[str, int], set[tuple[str, int]]] = {}
     for plan in plans:
         batches = places.setdefault((plan.size, plan.context_len), set())
-        batches.add((plan.arm.vocab_size, plan.config.train.batch_size))
+        batches.add((contents[plan.arm.vocab_size], plan.config.train.batch_size))
     lengths = {plan.arm.name: {p.context_len for p in plans if p.arm.name == plan.arm.name} for plan in plans}
     same_lengths = len({frozenset(found) for found in lengths.values()}) == 1
-    kept = same_lengths and all(len(batches) == 1 for batches in places.values())
-    did = "The same seed gave every arm the same batches in the same order and the same validation windows."
-    if not kept:
+    same_batches = all(len(batches) == 1 for batches in places.values())
+    differ = [
+        *(["tokens"] if any(len({tokens for tokens, _ in batches}) > 1 for batches in places.values()) else []),
+        *(["context length"] if not same_lengths else []),
+        *(["rows in a batch"] if any(len({rows for _, rows in batches}) > 1 for batches in places.values()) else []),
+    ]
+    did = "The same seed gave every arm the same batches in the same order, as far as it trained, and all arms the "
+    did += "same validation windows."
+    if differ:
         did = (
-            "The arms differ in vocabulary, context length or rows in a batch; the same seed gives the same batches "
-            "only to those that agree in all three."
+            f"The arms differ in {' and '.join(differ)}; the same seed gives the same batches only to those that agree "
+            "in tokens, context length and rows in a batch."
         )
     return Rule(
-        rule="Seeds are paired: the same batches in the same order, the same windows judged", kept=kept, did=did
+        rule="Seeds are paired: the same batches in the same order, the same windows judged",
+        kept=same_lengths and same_batches,
+        did=did,
     )
 
 
@@ -202,11 +216,14 @@ def _held_back() -> Rule:
 
 
 def _interior(cells: Sequence[Cell], baseline: str) -> Rule:
-    edges = [f"{cell.arm} ({cell.size}, {cell.context_len})" for cell in cells if cell.edge]
+    edges = [_where(cell) for cell in cells if cell.edge]
+    none = [_where(cell) for cell in cells if cell.lr is None]
     did = "Every arm's best learning rate lies inside its grid." if not edges else f"At the edge: {', '.join(edges)}."
+    if none:
+        did = f"{did if edges else ''} Every point of the grid diverged: {', '.join(none)}.".lstrip()
     return Rule(
         rule="The baseline's sweep is kept and its best setting lies inside the grid",
-        kept=not any(cell.edge for cell in cells if cell.arm == baseline),
+        kept=not any(cell.edge or cell.lr is None for cell in cells if cell.arm == baseline),
         did=f"{did} Every grid point stands in compare.json.",
     )
 
@@ -215,44 +232,9 @@ def _parts() -> Rule:
     return Rule(
         rule="Beside the whole: by position, and on tokens that complete an n-gram the context already held",
         kept=True,
-        did="Both are measured on every final run.",
+        did="Both are measured on every final run; the position is the place in the row, which can hold more than one "
+        "document.",
     )
-
-
-def _clock(plans: Sequence[CellPlan]) -> Rule:
-    compiled = sorted({plan.arm.name for plan in plans if plan.config.train.compile})
-    did = "Seconds count from the first step on; nothing is compiled before."
-    if compiled:
-        did = (
-            f"Seconds count from the first step on: every training of {', '.join(compiled)} pays for its compilation, "
-            "which torch's cache on disk shortens after the first."
-        )
-    return Rule(rule="A time to a loss includes compilation", kept=True, did=did)
-
-
-def _quiet(cells: Sequence[Cell]) -> Rule:
-    """Whether a step of the trainings took what it took when it was measured: other work on the machine shows here."""
-    ratios = [
-        run.seconds / run.steps / cell.measured.step_seconds
-        for cell in cells
-        if cell.measured.step_seconds
-        for run in cell.final
-        if run.steps and run.seconds > 0
-    ]
-    factor = max((max(ratio, 1 / ratio) for ratio in ratios), default=1.0)
-    did = f"A step of a final run took at most {factor:.2f} times as long, or as short, as when it was measured alone."
-    return Rule(
-        rule="Times come from a quiet machine: the steps of a training take what they took when measured",
-        kept=factor <= STEADY,
-        did=did if factor <= STEADY else f"{did} Do not compare seconds; tokens and FLOPs stand.",
-    )
-
-
-def _kernels(budget: CompareBudget) -> Rule:
-    did = "Curves are kept against tokens and operations too, where the speed of an implementation does not count."
-    if budget.kind == "time":
-        did = "With equal time a faster implementation sees more tokens. " + did
-    return Rule(rule="A faster implementation is not sold as a better architecture", kept=True, did=did)
 
 
 def _counted(count: int, what: str) -> str:

@@ -23,7 +23,7 @@ def final(comparison: Comparison, setting: Setting) -> Figures:
         row = [name, text.interval(score), against, str(score.count if score else 0)]
         if same_vocab:
             row.append(text.interval(loss(cell)))
-        rows.append([*row, *_spent(cell), f"{cell.lr:g}", f"{cell.weight_decay:g}", _remarks(cell)])
+        rows.append([*row, *_spent(cell), *_tuned(cell), _remarks(cell)])
     loss_head = ["nats per token"] if same_vocab else []
     head = ["arm", "bits per byte", "against baseline", "seeds", *loss_head, "steps", "tokens", "time", "best lr"]
     return Figures([*head, "weight decay", "remarks"], rows)
@@ -66,6 +66,11 @@ def _spent(cell: Cell) -> list[str]:
     return [*shown]
 
 
+def _tuned(cell: Cell) -> list[str]:
+    """The best learning rate and weight decay; a dash where every tuning run diverged."""
+    return ["–" if value is None else f"{value:g}" for value in (cell.lr, cell.weight_decay)]
+
+
 def _remarks(cell: Cell) -> str:
     words = ["best lr at the edge of its grid"] if cell.edge else []
     if numbers.diverged(cell):
@@ -73,7 +78,9 @@ def _remarks(cell: Cell) -> str:
     lacking = len(cell.final) - numbers.diverged(cell) - len(numbers.good_runs(cell))
     if lacking:
         words.append(f"{lacking} not measured")
-    return ", ".join(words) if cell.final else ", ".join([*words, "no final run"])
+    if not cell.final:
+        words.append("no final run" if cell.lr is not None else "no final run: every tuning run diverged")
+    return ", ".join(words)
 
 
 def parts(

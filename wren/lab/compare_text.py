@@ -6,6 +6,7 @@ from wren import units
 from wren.lab import compare_laws, statistics
 from wren.lab import compare_numbers as numbers
 from wren.lab.compare_numbers import Difference, Race, Setting
+from wren.lab.probe_report import levels
 from wren.lab.schema import Comparison
 from wren.lab.statistics import SEEDS_TO_CLAIM, SEEDS_TO_SEE
 
@@ -135,6 +136,20 @@ def laws(comparison: Comparison, fits: Sequence[compare_laws.Fit]) -> list[str]:
         many = f"{arm} at {context:,} tokens of context needs, for the loss of {comparison.baseline}'s largest size,"
         said.append(f"{many} {', '.join(parts)} (below 1: more).")
     return said
+
+
+def probes(comparison: Comparison) -> tuple[str, list[str]]:
+    """How the probes' scores were reached, and what answers score that know something, a probe a sentence."""
+    dtypes = ", ".join(sorted({score.dtype for score in comparison.probes}))
+    said = (
+        "Accuracy in %, in brackets the state of one sequence: one seed, which also chose the learning rate, so rather "
+    )
+    said += (
+        "too high and without an interval; the arm's model at the probe's width and depth, trained by the probe's own "
+    )
+    said += f"optimizer at the best of its learning rates, in {dtypes}."
+    known = {score.probe: levels(score.levels) for score in comparison.probes if score.levels}
+    return said, [f"{probe}: {words}." for probe, words in known.items()]
 
 
 def saving(fit: compare_laws.Fit) -> str:

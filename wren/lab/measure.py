@@ -34,7 +34,10 @@ from wren.train import measure_step_seconds
 
 STATE_LENGTHS = (2048, 32768)
 PREFILL, DECODED = 64, 64  # tokens
-_SPEED = ("step_seconds", "tokens_per_second", "peak_memory_bytes", "decode_tokens_per_second", "load")
+FIRST_STEPS = 3  # of a training: what is compiled is compiled by then
+_SPEED = (
+    "step_seconds", "compile_seconds", "tokens_per_second", "peak_memory_bytes", "decode_tokens_per_second", "load",
+)  # fmt: skip
 
 
 def shape(config: RunConfig) -> Measured:
@@ -106,6 +109,7 @@ def measure(config: RunConfig, text: Text, device: str) -> dict[str, Any]:
     seconds = measure_step_seconds(model, optimizer, loader, cross_entropy, config.train, precision)
     return {
         "step_seconds": seconds,
+        "compile_seconds": compilation(model, optimizer, loader, config, precision, seconds),
         "tokens_per_second": config.train.batch_size * length / seconds,
         "peak_memory_bytes": peak,
         "decode_tokens_per_second": decode_speed(model, precision),
@@ -117,11 +121,7 @@ def peak_memory(
     model: LM, optimizer: Optimizer, loader: TokenLoader, config: RunConfig, precision: Precision
 ) -> int | None:
     """Bytes that a training step holds at most, libraries not counted; None where the system does not say."""
-    scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.scaler)
-    progress = Progress(micro_batch_size=config.train.micro_batch_size or config.train.batch_size)
-    state = TrainState(model, optimizer, loader, scaler, precision.device, progress)
-    loss = compiled(cross_entropy) if config.train.compile else cross_entropy
-    step = Step(state, loss, precision, config.train.grad_clip, lambda message: None)
+    step = _step(model, optimizer, loader, config, precision)
     step(1e-6)  # makes the optimizer's state, and what is only made once
     if precision.device.type == "cuda":
         torch.cuda.empty_cache()
@@ -138,6 +138,36 @@ def peak_memory(
     kept = [*model.parameters(), *(p.grad for p in model.parameters() if p.grad is not None)]
     kept += optimizer.tensors().values()
     return max(0, highest - before) + sum(x.numel() * x.element_size() for x in kept)
+
+
+def _step(model: LM, optimizer: Optimizer, loader: TokenLoader, config: RunConfig, precision: Precision) -> Step:
+    """A training step as the trainings take it."""
+    scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.scaler)
+    progress = Progress(micro_batch_size=config.train.micro_batch_size or config.train.batch_size)
+    state = TrainState(model, optimizer, loader, scaler, precision.device, progress)
+    loss = compiled(cross_entropy) if config.train.compile else cross_entropy
+    return Step(state, loss, precision, config.train.grad_clip, lambda message: None)
+
+
+def compilation(
+    model: LM,
+    optimizer: Optimizer,
+    loader: TokenLoader,
+    config: RunConfig,
+    precision: Precision,
+    step_seconds: float,
+) -> float:
+    """Seconds that the first steps of a training take beyond their own, for compilation; 0 where nothing is compiled.
+
+    Every training compiles anew, as this does; like them it finds in torch's cache on disk what was compiled before.
+    """
+    if not config.train.compile:
+        return 0.0
+    torch.compiler.reset()
+    step = _step(model, optimizer, loader, config, precision)
+    for _ in range(FIRST_STEPS):
+        step(1e-6)
+    return max(0.0, step.state.progress.seconds - FIRST_STEPS * step_seconds)
 
 
 def _reset_high_water() -> bool:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.status import Status
 
 from wren import units
+from wren.lab import time_left
 from wren.lab.probe_sweep import Cell
 
 
@@ -59,7 +60,7 @@ class ProbeDisplay:
             return ""
         each = (self.begun - self.start) / self.trained
         left = each * (self.total - self.number + 1) - (time.perf_counter() - self.begun)
-        return f"  about {units.duration(max(left, 0))} left"
+        return f"  {time_left.about(left)}"
 
 
 def _mean(values: list[float]) -> float:

@@ -1,7 +1,7 @@
 """What a sweep of probes found: a table mixers x probes, and accuracy against length and against state bytes."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ def write(results: Sequence[Result], out: Path) -> dict[str, Any]:
 
 def _row(result: Result) -> dict[str, Any]:
     keys = ("probe", "size", "accuracy", "chance", "state_bytes", "params", "dim", "lr", "steps", "seconds", "tests")
+    keys += ("tuning_seed", "final_seeds")
     return {"name": f"{result['probe']}/{result['mixer']}", "mixer": result["mixer"], **{k: result[k] for k in keys}}
 
 
@@ -71,7 +72,7 @@ def table(results: Sequence[Result]) -> Table:
     """For the terminal: accuracy in percent of the headline test."""
     probes, lines = _cells(results)
     title = f"accuracy in %, best learning rate; ~ = no better than guessing{_spread(results)}"
-    drawn = Table(title=title, caption=_chances(results))
+    drawn = Table(title=title, caption=f"{_chances(results)}\n{_seeds(results)}")
     drawn.add_column("mixer, state, parameters", overflow="fold")
     for probe in probes:
         drawn.add_column(probe, justify="right")
@@ -86,8 +87,27 @@ def _spread(results: Sequence[Result]) -> str:
 
 
 def _chances(results: Sequence[Result]) -> str:
-    chances = {r["probe"]: r["chance"] for r in results}
-    return "guessing: " + ", ".join(f"{probe} {100 * chance:.1f}" for probe, chance in chances.items())
+    words = {}
+    for r in results:
+        known = levels(r["setting"]["levels"])
+        words[r["probe"]] = f"{r['probe']} {100 * r['chance']:.1f}{f' ({known})' if known else ''}"
+    return f"guessing: {', '.join(words.values())}"
+
+
+def levels(known: Mapping[str, float]) -> str:
+    """What answers score that know something and not the answer: "25.0 by any value of the row"; "" for none."""
+    return ", ".join(f"{100 * level:.1f} by {words}" for words, level in known.items())
+
+
+def _seeds(results: Sequence[Result]) -> str:
+    """Whether the runs in the table are those that chose the learning rates."""
+    said = []
+    chose = [r["tuning_seed"] in r["final_seeds"] for r in results if len(r["tuning"]) > 1]
+    if any(chose):
+        said.append("one seed, whose run also chose the learning rate, so its score is rather too high")
+    if not all(chose):
+        said.append("the seed that chose the learning rate is not among those shown")
+    return "; ".join(said) or "one setting alone was trained, so nothing was chosen"
 
 
 def markdown(results: Sequence[Result]) -> str:
@@ -99,14 +119,15 @@ def markdown(results: Sequence[Result]) -> str:
     text += [
         "",
         f"Accuracy in % of the headline test at the best learning rate{_spread(results)}; {_chances(results)}.",
+        f"Seeds: {_seeds(results)}.",
         "",
     ]
-    text += ["| probe | mixer | test | length | accuracy | state | lr | steps | seconds |", f"|{'---|' * 9}"]
+    text += ["| probe | mixer | width | test | length | accuracy | state | lr | steps | seconds |", f"|{'---|' * 10}"]
     for r in results:
         for test in r["tests"]:
             scores = ", ".join(f"{100 * score:.1f}" for score in test["accuracy"])
             edge = " (edge)" if r["lr_at_edge"] else ""
-            where = f"| {r['probe']} | {r['mixer']} | {test['name']} | {test['length']} | {scores} "
+            where = f"| {r['probe']} | {r['mixer']} | {r['dim']} | {test['name']} | {test['length']} | {scores} "
             text.append(
                 f"{where}| {units.size(test['state_bytes'])} | {r['lr']:g}{edge} | {r['steps']} | {r['seconds']:.0f} |"
             )

@@ -24,6 +24,8 @@ from wren.precision import Precision
 from wren.probe import Setting
 from wren.run import Run
 
+TUNING_SEED = 0  # not shown where several seeds are, and it had a choice
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
@@ -128,6 +130,7 @@ def _settings(cell: Cell, seeds: int, lrs: Sequence[float], halving: bool, preci
         "seeds": seeds,
         "halving": halving,
         "dtype": precision.name,
+        "device": precision.device.type,
         "model": json.loads(json.dumps(configs.to_json(cell.model))),
         "setting": json.loads(json.dumps(configs.to_json(setting))),
     }
@@ -161,15 +164,20 @@ def _train(
         return Training(trial, Run(cell.folder / f"lr{lr:g}-wd{weight_decay:g}-seed{seed}"), precision)
 
     grid = [
-        training(lr, decay, 0) for lr, decay in itertools.product(_from_the_middle(lrs), cell.setting.weight_decays)
+        training(lr, decay, TUNING_SEED)
+        for lr, decay in itertools.product(_from_the_middle(lrs), cell.setting.weight_decays)
     ]
     best = _best_of(grid, cell.setting.steps, halving, display)
     finals = [best, *(training(best.trial.lr, best.trial.weight_decay, seed) for seed in range(1, seeds))]
-    for final in finals[1:]:
+    if seeds > 1 and len(grid) > 1:  # the best of several owes some of its score to its seed
+        finals = [*finals[1:], training(best.trial.lr, best.trial.weight_decay, seeds)]
+    for final in finals:
+        if final is best:
+            continue
         final.advance(cell.setting.steps, lambda text, t=final: display.say(f"seed {t.trial.seed}  {text}"))
     tests = [final.results() for final in finals]
     seconds = sum(each.seconds for each in {each.run.path: each for each in (*grid, *finals)}.values())
-    return _result(cell, grid, finals, tests, seconds)
+    return _result(cell, grid, best, finals, tests, seconds)
 
 
 def _best_of(grid: list[Training], steps: int, halving: bool, display: Display) -> Training:
@@ -193,7 +201,12 @@ def _from_the_middle(lrs: Sequence[float]) -> list[float]:
 
 
 def _result(
-    cell: Cell, grid: list[Training], finals: list[Training], tests: list[dict[str, float]], seconds: float
+    cell: Cell,
+    grid: list[Training],
+    best: Training,
+    finals: list[Training],
+    tests: list[dict[str, float]],
+    seconds: float,
 ) -> dict[str, Any]:
     model, setting = cell.model.build(), cell.setting
     rows = [
@@ -207,7 +220,7 @@ def _result(
     ]
     headline = rows[0]
     tried = sorted({t.trial.lr for t in grid})
-    solved_early = finals[0].solved and finals[0].step < setting.steps  # the other rates may not have had their turn
+    solved_early = best.solved and best.step < setting.steps  # the other rates may not have had their turn
     return {
         "accuracy": sum(headline["accuracy"]) / len(finals),
         "chance": setting.chance,
@@ -215,9 +228,11 @@ def _result(
         "state_bytes": headline["state_bytes"],
         "params": model.num_params(),
         "dim": setting.dim,
-        "lr": finals[0].trial.lr,
-        "weight_decay": finals[0].trial.weight_decay,
-        "lr_at_edge": len(tried) > 1 and not solved_early and finals[0].trial.lr in (tried[0], tried[-1]),
+        "lr": best.trial.lr,
+        "weight_decay": best.trial.weight_decay,
+        "lr_at_edge": len(tried) > 1 and not solved_early and best.trial.lr in (tried[0], tried[-1]),
+        "tuning_seed": TUNING_SEED,
+        "final_seeds": [final.trial.seed for final in finals],
         "steps": finals[0].step,
         "solved": finals[0].solved,
         "seconds": seconds,
@@ -233,7 +248,8 @@ def describe(cells: Sequence[Cell], seeds: int) -> str:
     for cell in cells:
         s = cell.setting
         tokens = s.steps * s.batch_size * s.train.length
-        trials = len(s.lrs) * len(s.weight_decays) + seeds - 1
+        points = len(s.lrs) * len(s.weight_decays)
+        trials = points + seeds - (seeds == 1 or points == 1)
         lines.append(
             f"{cell.probe} x {cell.arm}: {units.short(cell.model.build().num_params())} parameters, {trials} trainings "
             f"of at most {s.steps:,} steps ({units.short(tokens)} tokens)"

@@ -5,6 +5,7 @@
       cells         arm x size x context length: shape, speed, memory; its tuning grid and its final runs
       rules         the rules of fair comparison, and whether this one kept them
       probes        scores of the arms on synthetic tasks, where asked for
+      left          what was not done yet when this was written
 
 Bits per byte are of the validation split in `final`, and of the held-back end of the training split in curves and
 tuning. Seconds are of training steps alone. FLOPs are 3 x forward per trained token.
@@ -31,8 +32,9 @@ class Measured:
     """Shape, speed and memory of a cell; speed and memory in a process of their own.
 
     table_params: of lookup tables (token, position, value, n-gram), which cost no matrix product. core_params: the
-    others without the head. load: processes that wanted a core just before (1-minute load average), which timings
-    suffer from; None where the system does not say.
+    others without the head. compile_seconds: what a training pays for compilation, over its steps' own seconds; 0
+    without compilation, None where it was not measured. load: processes that wanted a core just before (1-minute load
+    average), which timings suffer from; None where the system does not say.
     """
 
     params: int
@@ -42,6 +44,7 @@ class Measured:
     state_bytes: dict[str, int]  # by context length: "2048", "32768"
     tokens_per_second: float | None = None
     step_seconds: float | None = None
+    compile_seconds: float | None = None
     peak_memory_bytes: int | None = None
     decode_tokens_per_second: float | None = None
     load: float | None = None
@@ -78,14 +81,17 @@ class TrainedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """An arm at a size and a context length. lr, weight_decay: the tuned ones. edge: the best lr stayed at the edge."""
+    """An arm at a size and a context length. lr, weight_decay: the tuned ones. edge: the best lr stayed at the edge.
+
+    Where every tuning run diverged there is nothing to train with: lr and weight_decay are None, final is empty.
+    """
 
     arm: str
     size: str
     context_len: int
     measured: Measured
-    lr: float
-    weight_decay: float
+    lr: float | None
+    weight_decay: float | None
     edge: bool
     tuning: tuple[TrainedRun, ...]
     final: tuple[TrainedRun, ...]
@@ -102,18 +108,27 @@ class Rule:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeScore:
-    """Accuracy in [0, 1] of an arm on a synthetic task; chance: what guessing scores."""
+    """Accuracy in [0, 1] of an arm on a synthetic task; chance: what guessing scores.
+
+    levels: what answers score that know something, by the words for them. dtype: of the probe's matrix products.
+    """
 
     arm: str
     probe: str
     accuracy: float
     chance: float
     state_bytes: int
+    dtype: str
+    levels: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """baseline: the arm the others are compared with. budget: as asked for, "5m", "1e15flops", "50Mtokens"."""
+    """baseline: the arm the others are compared with. budget: as asked for, "5m", "1e15flops", "50Mtokens".
+
+    machine: where everything was measured and trained. left: titles of the cells and probes that are not done yet;
+    empty once all of it is over.
+    """
 
     arms: tuple[Arm, ...]
     baseline: str
@@ -129,4 +144,5 @@ class Comparison:
     command: str
     cells: tuple[Cell, ...] = ()
     rules: tuple[Rule, ...] = ()
-    probes: tuple[ProbeScore, ...] = field(default=())
+    probes: tuple[ProbeScore, ...] = ()
+    left: tuple[str, ...] = ()

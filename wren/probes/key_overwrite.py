@@ -68,6 +68,10 @@ def _config(num_keys: int, num_writes: int, value_vocab: int) -> Config:
     return Config(num_keys=num_keys, num_writes=num_writes, key_vocab=4 * num_keys, value_vocab=value_vocab)
 
 
+def _levels(num_keys: int, num_writes: int) -> dict[str, float]:
+    return {"any value of the row": 1 / num_writes, "any key's newest value": 1 / num_keys}
+
+
 SIZES: dict[str, Setting] = {
     "cpu": small_setting(
         _config(8, 24, 96),
@@ -76,7 +80,7 @@ SIZES: dict[str, Setting] = {
         batch_size=32,
         chance=1 / 96,
         says="8 keys written 24 times in all; the curve is 2x and 4x as many writes to as many keys.",
-    ),
+    ).with_levels(_levels(8, 24)),
     "paper": large_setting(
         _config(16, 64, 1024),
         {f"{n} writes": _config(16, n, 1024) for n in (64, 128, 256, 512, 1024)},
@@ -85,5 +89,5 @@ SIZES: dict[str, Setting] = {
         chance=1 / 1024,
         says="No paper's row: 16 keys written 64 times in all, tested with up to 16x as many writes; 2 layers of "
         "width 128.",
-    ),
+    ).with_levels(_levels(16, 64)),
 }

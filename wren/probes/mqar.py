@@ -54,6 +54,10 @@ class Config:
         return examples(tokens_BT, targets_BT)
 
 
+def _levels(config: Config) -> dict[str, float]:
+    return {"any value of the row": 1 / config.num_pairs}
+
+
 def _paper(length: int, pairs: int, batch_size: int) -> Setting:
     config = Config(length=length, num_pairs=pairs)
     epoch = -(-100_000 // batch_size)
@@ -71,6 +75,7 @@ def _paper(length: int, pairs: int, batch_size: int) -> Setting:
         warmup=0.0,
         eval_every=epoch,
         chance=1 / 4096,
+        levels=_levels(config),
         says=f"Zoology, figure 2 (2312.04927): {length} tokens, {pairs} pairs, widths 64 to 512, 64 epochs. There "
         "attention also drops 0.1 of its weights.",
     )
@@ -90,7 +95,7 @@ SIZES: dict[str, Setting] = {
         chance=1 / 4096,
         says="As the paper's (64, 4), on fresh examples. The curve is over pairs, of which 8 and 16 were never trained "
         "on: a learned position table knows no longer rows.",
-    ),
+    ).with_levels(_levels(_SHORT)),
     "cpu-paper-64": Setting(
         train=_SHORT,
         tests={"4 pairs": _SHORT},
@@ -103,6 +108,7 @@ SIZES: dict[str, Setting] = {
         lrs=(10**-3.3333333333, 10**-2.6666666667, 1e-2),
         eval_every=100,
         chance=1 / 4096,
+        levels=_levels(_SHORT),
         says="Zoology, figure 2 (2312.04927) at (64, 4) and width 64, cut: 128,000 examples seen once (there 100,000 "
         "seen 64 times), batch 64 (there 512), with a warm-up, without the lowest learning rate.",
     ),

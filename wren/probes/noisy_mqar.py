@@ -64,7 +64,7 @@ SIZES: dict[str, Setting] = {
         steps=600,
         chance=1 / 32,
         says="8 pairs in 96 tokens; the curve is more noise, 2x and 4x the trained length.",
-    ),
+    ).with_levels({"any value of the row": 1 / 8}),
     "paper": large_setting(
         Config(length=512, num_pairs=32, vocab_size=8192),
         _tests(32, 8192, 512, 1024, 2048, 4096, 8192),
@@ -73,5 +73,5 @@ SIZES: dict[str, Setting] = {
         chance=1 / 4088,
         says="No paper's row: 32 pairs in 512 tokens, vocab 8192 of which 16 noise, tested with noise up to 16x the "
         "length.",
-    ),
+    ).with_levels({"any value of the row": 1 / 32}),
 }

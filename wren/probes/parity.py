@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wren.batch import Batch
-from wren.groups import cyclic, word_problem
+from wren.groups import cyclic, word_levels, word_problem
 from wren.probe import Setting
 from wren.probe_parts import demand, large_setting, small_setting
 
@@ -53,7 +53,7 @@ SIZES: dict[str, Setting] = {
         lrs=(3e-3, 1e-2),
         chance=1 / 2,
         says="40 bits in training, 160 in the headline test; all places count.",
-    ),
+    ).with_levels(word_levels(40, 160, len(GROUP))),
     "paper": large_setting(
         Config(bits=40),
         _tests(160, 40, 80, 320, 640),
@@ -63,5 +63,5 @@ SIZES: dict[str, Setting] = {
         chance=1 / 2,
         says="After 2411.12537: trained up to 40 bits, tested up to 256 there, up to 640 here, with all places, not "
         "the last alone, as targets; 2 layers of width 128.",
-    ),
+    ).with_levels(word_levels(40, 160, len(GROUP))),
 }
