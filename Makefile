@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: quickstart check test test-slow clean
+.PHONY: quickstart check test test-slow bench-efficiency clean
 
 quickstart: .venv/.installed
 	$(BIN)/wren quickstart
@@ -21,6 +21,11 @@ test: .venv/.installed-dev
 # Kill loops, soaks and fuzzing.
 test-slow: .venv/.installed-dev
 	$(BIN)/pytest -m slow
+
+# Losses and seconds beside nanoGPT's CPU example; TEXT=... names tinyshakespeare.
+TEXT ?= tinyshakespeare.txt
+bench-efficiency: .venv/.installed
+	$(BIN)/python bench/efficiency.py --text $(TEXT)
 
 clean:
 	rm -rf .venv build *.egg-info

@@ -123,3 +123,17 @@ def test_the_trained_length_alone_scores_what_the_table_says(name: str):
         scored_BT = targets_BT != IGNORE
         score = (guesses_BT == targets_BT)[scored_BT].mean()
         assert score == pytest.approx(setting.levels["the trained length alone"], abs=0.01), size
+
+
+@pytest.mark.parametrize(
+    ("places", "kept"),
+    [
+        ([], []),
+        ([64], [64]),
+        ([17, 33, 65, 129], [17, 33, 65, 129]),
+        ([2.05, 3.2, 8.19, 9.34, 25.1, 32.8, 35.1, 50.2, 100], [2.05, 8.19, 25.1, 50.2, 100]),
+        ([100, 101, 102], [100]),
+    ],
+)
+def test_names_of_ticks_have_room(places, kept):
+    assert probe_report.ticks(places) == kept

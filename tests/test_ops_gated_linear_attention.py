@@ -1,8 +1,6 @@
 """Chunked gated linear attention and fla's kernel against the naive form."""
 
-from typing import Any
-
-import costs
+import ops_decay_parts as parts
 import pytest
 import torch
 from torch import Tensor
@@ -18,53 +16,31 @@ from wren.ops.gated_linear_attention import (
 )
 from wren.ops.gated_linear_attention.pairs import ChannelDecay
 
-LENGTHS = [1, 2, 63, 64, 65, 130]
-RULES = (naive_gated_linear_attention, chunked_gated_linear_attention)
-Inputs = dict[str, Any]  # tensors by argument name
+RULES = (chunked_gated_linear_attention, naive_gated_linear_attention)
 
 
 def _inputs(
     length: int, *, decay: float = 1.0, dtype: torch.dtype = torch.float64, dim: int = 8, value_dim: int = 6
-) -> Inputs:
+) -> parts.Inputs:
     """Some channels decay hardly at all and some by `decay` a step."""
-    generator = torch.Generator().manual_seed(length)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
+    generator = parts.drawn(length)
     given = {
-        "q_BTHK": normal(2, length, 2, dim),
-        "k_BTHK": normal(2, length, 2, dim),
-        "v_BTHV": normal(2, length, 2, value_dim),
+        "q_BTHK": parts.normal(generator, 2, length, 2, dim),
+        "k_BTHK": parts.normal(generator, 2, length, 2, dim),
+        "v_BTHV": parts.normal(generator, 2, length, 2, value_dim),
         "log_decay_BTHK": -decay * torch.rand(2, length, 2, dim, generator=generator, dtype=torch.float64) ** 3,
-        "memory_BHKV": normal(2, 2, dim, value_dim),
+        "memory_BHKV": parts.normal(generator, 2, 2, dim, value_dim),
     }
-    return {name: x.to(dtype).requires_grad_() for name, x in given.items()}
+    return parts.leaves(given, dtype)
 
 
-def _documents(length: int) -> Tensor:
-    return (torch.rand(2, length, generator=torch.Generator().manual_seed(1)) < 0.1).long().cumsum(1)
-
-
-def _values_and_gradients(rule: Any, inputs: Inputs, **settings: Any) -> list[Tensor]:
-    o, memory = rule(**inputs, **settings)
-    weights = torch.linspace(-1, 1, o.numel(), dtype=o.dtype).cos().view_as(o)
-    return [o, memory, *torch.autograd.grad((o * weights).sum() + memory.square().sum(), list(inputs.values()))]
-
-
-@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("length", parts.LENGTHS)
 @pytest.mark.parametrize("chunk_size", [2, 16, 64])
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("decay", [0.1, 100.0])
 def test_chunked_is_naive(length: int, chunk_size: int, packed: bool, decay: float):
     """With a decay of 100 a chunk's total passes exp's range in fp64, in some channels and not in others."""
-    inputs = _inputs(length, decay=decay)
-    documents_BT = _documents(length) if packed else None
-    expected = _values_and_gradients(naive_gated_linear_attention, inputs, documents_BT=documents_BT)
-    settings = {"documents_BT": documents_BT, "chunk_size": chunk_size}
-    found = _values_and_gradients(chunked_gated_linear_attention, inputs, **settings)
-    for ours, truth in zip(found, expected, strict=True):
-        torch.testing.assert_close(ours, truth, atol=1e-8, rtol=1e-8)
+    parts.check_same(*RULES, _inputs(length, decay=decay), packed=packed, chunk_size=chunk_size)
 
 
 @pytest.mark.parametrize("chunk_len", [2, 16])
@@ -95,11 +71,7 @@ def test_many_chunks_are_worked_on_in_groups_that_change_nothing():
 @pytest.mark.parametrize("decay", [0.01, 1.0, 100.0])
 def test_fp32_stays_near_fp64_over_a_long_row(decay: float):
     """Values and gradients over 1000 tokens."""
-    inputs = _inputs(1000, decay=decay)
-    exact = _values_and_gradients(chunked_gated_linear_attention, inputs)
-    narrow = {name: x.detach().float().requires_grad_() for name, x in inputs.items()}
-    for ours, truth in zip(_values_and_gradients(chunked_gated_linear_attention, narrow), exact, strict=True):
-        assert ((ours.double() - truth).norm() / truth.norm()).item() < 1e-4
+    parts.check_fp32_is_near(chunked_gated_linear_attention, _inputs(1000, decay=decay))
 
 
 def test_a_channel_that_forgets_at_once_leaves_the_others_alone():
@@ -112,39 +84,15 @@ def test_a_channel_that_forgets_at_once_leaves_the_others_alone():
 
 
 def test_tokens_without_decay_and_key_change_nothing():
-    inputs = {name: x.detach() for name, x in _inputs(70).items()}
-    inputs["log_decay_BTHK"][:, 40:], inputs["k_BTHK"][:, 40:] = 0, 0
-    first = {name: x if name == "memory_BHKV" else x[:, :40] for name, x in inputs.items()}
-    for rule in RULES:
-        torch.testing.assert_close(rule(**inputs)[1], rule(**first)[1])
-
-
-def _operations(rule: Any, length: int, **settings: Any) -> int:
-    inputs = _inputs(length)
-    with costs.Watch() as count:
-        o, memory = rule(**inputs, **settings)
-        (o.sum() + memory.sum()).backward()
-    return count.operations
+    parts.check_idle_tokens(RULES, _inputs(70), "log_decay_BTHK", "k_BTHK")
 
 
 def test_operations_grow_by_the_chunk_and_not_by_the_token():
-    """Forward and backward: as many more operations for each chunk more, and far fewer than one a token."""
-    rule = chunked_gated_linear_attention
-    at = {length: _operations(rule, length, chunk_size=64) for length in (256, 512, 1024)}
-    per_chunk = (at[512] - at[256]) / 4
-    assert (at[1024] - at[512]) / 8 == pytest.approx(per_chunk, rel=0.05)
-    assert _operations(rule, 1024, chunk_size=256) < 1024
-    inside = {_operations(rule, length, chunk_size=64) for length in (33, 63)}  # both padded to 64
-    assert len(inside) == 1, "the work inside a chunk depends on its tokens"
-    assert _operations(naive_gated_linear_attention, 64) > 64 * 10, "the count does not see a loop over tokens"
+    parts.check_operations(*RULES, _inputs, inside=(33, 63))  # both padded to 64
 
 
 def test_kept_memory_grows_linearly():
-    def kept(length: int) -> int:
-        inputs = _inputs(length)
-        return costs.kept_bytes(lambda: chunked_gated_linear_attention(**inputs))
-
-    assert kept(1024) < 2.1 * kept(512)
+    parts.check_kept_memory(chunked_gated_linear_attention, _inputs)
 
 
 @pytest.mark.parametrize("length", [10, 64, 130])
@@ -158,15 +106,7 @@ def test_the_count_of_operations_is_right(length: int):
 
 
 def test_runs_in_fp32_under_autocast():
-    for length in (1, 70):
-        inputs = _inputs(length, dtype=torch.float32)
-        expected, _ = gated_linear_attention(**inputs)
-        with torch.autocast("cpu", torch.bfloat16):
-            found, memory = gated_linear_attention(**inputs)
-            found.sum().backward()
-        assert memory is not None
-        assert memory.dtype == torch.float32
-        assert torch.equal(found, expected)
+    parts.check_autocast(gated_linear_attention, lambda length: _inputs(length, dtype=torch.float32))
 
 
 def test_the_kernel_is_for_half_precision_on_a_gpu():
@@ -176,23 +116,9 @@ def test_the_kernel_is_for_half_precision_on_a_gpu():
 
 
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("length", [*LENGTHS, 500])
+@pytest.mark.parametrize("length", [*parts.LENGTHS, 500])
 def test_kernel_is_naive(length: int, packed: bool):
     """Values and gradients of fla's kernel in bf16 against the truth in fp32."""
-    if not torch.cuda.is_available():
-        pytest.skip("fla's kernel needs a CUDA GPU, and this machine has none")
-    pytest.importorskip("fla", reason="flash-linear-attention is not installed")
-    drawn = _inputs(length, dtype=torch.float32, dim=32, value_dim=64)
-    inputs = {name: x.detach().cuda().requires_grad_() for name, x in drawn.items() if name != "memory_BHKV"}
-    half = {
-        name: x if name == "log_decay_BTHK" else x.detach().bfloat16().requires_grad_() for name, x in inputs.items()
-    }
-    documents_BT = _documents(length).cuda() if packed else None
-    if not kernel_fits(half["v_BTHV"], None, documents_BT):
-        pytest.skip("this GPU is older than capability 8.0, which fla's kernel needs")
-    results = []
-    for rule, given in ((kernel_gated_linear_attention, half), (naive_gated_linear_attention, inputs)):
-        o, _ = rule(**given, documents_BT=documents_BT)
-        results.append([o, *torch.autograd.grad(o.float().square().sum(), list(given.values()))])
-    for ours, truth in zip(*results, strict=True):
-        assert ((ours.float() - truth).norm() / truth.norm().clamp(min=1e-6)).item() < 0.02
+    given = _inputs(length, dtype=torch.float32, dim=32, value_dim=64)
+    rules = (kernel_gated_linear_attention, naive_gated_linear_attention)
+    parts.check_kernel(*rules, kernel_fits, given, "log_decay_BTHK", packed=packed)

@@ -152,3 +152,12 @@ def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
     holder.stdout.close()
     with Run(tmp_path).lock():
         pass
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not pass a peak on to children")
+def test_the_peak_of_a_child_is_its_own():
+    """A parent that once held 1 GiB must not show in what its child reports."""
+    child = "from wren.run import peak_memory_bytes; print(peak_memory_bytes())"
+    parent = f"import subprocess, sys; x = bytes([1]) * 2**30; subprocess.run([sys.executable, '-c', {child!r}], check=True)"
+    told = subprocess.run([sys.executable, "-c", parent], check=True, capture_output=True, text=True)
+    assert 0 < int(told.stdout) < 2**30

@@ -3,8 +3,10 @@
 B batch (examples), T time, N items of a row.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -80,6 +82,48 @@ def transcription(
     return examples(tokens_BT[:, :-1], targets_BT[:, :-1])
 
 
+@dataclass(frozen=True, kw_only=True)
+class TranscriptionConfig(ABC):
+    """The Config of a probe whose rows are those of `transcription`: `size` letters, then what is to be made of them.
+
+    name: of the probe, for its sentences. size: letters in the longest row; training draws sizes from smallest (None =
+    all of that size), tests do not. letters: different ones; behind them come the tokens for the beginning, the mark,
+    the end and the filling.
+    """
+
+    name: ClassVar[str]
+    size: int
+    smallest: int | None = None
+    letters: int = 26
+
+    def __post_init__(self) -> None:
+        smallest = self.size if self.smallest is None else self.smallest
+        demand(
+            1 <= smallest <= self.size,
+            f"{self.name}.smallest is {smallest}; it must lie between 1 and size, {self.size}.",
+        )
+        demand(self.letters >= 2, f"{self.name}.letters is {self.letters}; it must be at least 2.")
+
+    @property
+    def vocab_size(self) -> int:
+        return self.letters + 4
+
+    @property
+    def length(self) -> int:
+        return 2 * self.size + 2
+
+    @abstractmethod
+    def answer(self, source_BN: np.ndarray, sizes_B: np.ndarray) -> np.ndarray:
+        """(B, N): what is to be told of the first sizes_B[b] letters of each row; what stands behind counts nothing."""
+
+    def batch(self, count: int, rng: np.random.Generator, *, train: bool) -> Batch:
+        smallest = self.smallest if train and self.smallest is not None else self.size
+        sizes_B = rng.integers(smallest, self.size + 1, size=count)
+        source_BN = rng.integers(self.letters, size=(count, self.size))
+        answer_BN, begin = self.answer(source_BN, sizes_B), self.letters
+        return transcription(source_BN, answer_BN, sizes_B, begin=begin, mark=begin + 1, end=begin + 2, pad=begin + 3)
+
+
 def mad_recall(
     count: int, rng: np.random.Generator, *, pairs: int, vocab_size: int, noise_vocab: int, noise: float, train: bool
 ) -> Batch:
@@ -150,43 +194,41 @@ def mad_setting(
     )
 
 
+class Choices(TypedDict, total=False):
+    """What a probe chooses in both sizes below, by the names that Setting has for it."""
+
+    score: Literal["token", "macro", "exact"]
+    depth: int
+    num_heads: int
+    batch_size: int
+    lrs: tuple[float, ...]
+    learned_positions: bool
+
+
 def small_setting(
     train: ProbeConfig,
     tests: Mapping[str, ProbeConfig],
     *,
     chance: float,
     says: str,
-    score: Literal["token", "macro", "exact"] = "token",
     steps: int = 800,
-    batch_size: int = 32,
-    dim: int = 64,
-    depth: int = 2,
-    num_heads: int = 2,
     mlp: Literal["none", "swiglu"] = "swiglu",
-    lrs: tuple[float, ...] = (1e-3, 3e-3, 1e-2),
-    learned_positions: bool = False,
-    stop_at: float = 0.99,
+    **choices: Unpack[Choices],
 ) -> Setting:
     """A size for two CPU cores: about a minute or two a training, fresh examples for every batch."""
+    chosen: Choices = {"num_heads": 2, "batch_size": 32, "lrs": (1e-3, 3e-3, 1e-2), **choices}
     return Setting(
         train=train,
         tests=dict(tests),
-        score=score,
-        dim=dim,
-        depth=depth,
-        num_heads=num_heads,
+        dim=64,
         mlp=mlp,
-        mlp_hidden=None if mlp == "none" else 2 * dim,
-        learned_positions=learned_positions,
+        mlp_hidden=None if mlp == "none" else 2 * 64,
         test_examples=256,
         steps=steps,
-        batch_size=batch_size,
-        lrs=lrs,
-        weight_decays=(0.1,),
         eval_every=max(25, steps // 16),
-        stop_at=stop_at,
-        chance=chance,
         says=f"Cut to two CPU cores. {says}",
+        chance=chance,
+        **chosen,
     )
 
 
@@ -196,32 +238,22 @@ def large_setting(
     *,
     chance: float,
     says: str,
-    score: Literal["token", "macro", "exact"] = "token",
-    steps: int = 20_000,
-    batch_size: int = 64,
     dim: int = 256,
-    depth: int = 2,
-    num_heads: int = 2,
     mlp: Literal["none", "swiglu"] = "swiglu",
-    lrs: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3),
+    **choices: Unpack[Choices],
 ) -> Setting:
     """A size for one GPU, where no paper's row is to be met: four learning rates, fresh examples for every batch."""
+    chosen: Choices = {"num_heads": 2, "batch_size": 64, "lrs": (1e-4, 3e-4, 1e-3, 3e-3), **choices}
     return Setting(
         train=train,
         tests=dict(tests),
-        score=score,
         dim=dim,
-        depth=depth,
-        num_heads=num_heads,
         mlp=mlp,
         mlp_hidden=None if mlp == "none" else 4 * dim,
-        test_examples=1000,
-        steps=steps,
-        batch_size=batch_size,
-        lrs=lrs,
-        weight_decays=(0.1,),
-        eval_every=max(100, steps // 40),
+        steps=20_000,
+        eval_every=500,
         stop_at=0.999,
-        chance=chance,
         says=says,
+        chance=chance,
+        **chosen,
     )

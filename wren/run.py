@@ -153,9 +153,15 @@ def environment() -> dict[str, Any]:
 
 
 def peak_memory_bytes() -> int | None:
-    """Bytes this process held at most; None where the system does not say."""
+    """Bytes this process held at most; None where the system does not say.
+
+    Linux's ru_maxrss would begin with what the parent held, so the process's own mark is read there.
+    """
     if sys.platform == "win32":
         return None
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -33,10 +33,13 @@ class Skips(nn.Module):
     """What a block reads, of the stream, the embedding and what earlier blocks read."""
 
     def __init__(self, depth: int, config: SkipsConfig):
+        """Raises ConfigError for a U-net of one layer, which has no mirror image."""
         super().__init__()
+        if config.unet and depth < 2:
+            raise ConfigError("skips.unet needs at least two layers; add layers or leave it off.")
         self.stream_L = nn.Parameter(torch.ones(depth)) if config.x0 else None
         self.x0_L = nn.Parameter(torch.zeros(depth)) if config.x0 else None
-        self.unet_L = nn.Parameter(torch.zeros(depth // 2)) if config.unet and depth > 1 else None
+        self.unet_L = nn.Parameter(torch.zeros(depth // 2)) if config.unet else None
         self.depth = depth
 
     def forward(self, layer: int, x_BTD: Tensor, x0_BTD: Tensor, read: Sequence[Tensor]) -> Tensor:

@@ -153,6 +153,16 @@ def _mean(test: dict[str, Any]) -> float:
     return sum(test["accuracy"]) / len(test["accuracy"])
 
 
+def ticks(places: Sequence[float]) -> list[float]:
+    """Of ascending places on a logarithmic axis those whose names have room: a sixth of the axis apart."""
+    least = max((places[-1] / places[0]) ** (1 / 6), 1.3) if places else 1.0
+    kept: list[float] = []
+    for x in places:
+        if not kept or x >= least * kept[-1]:
+            kept.append(x)
+    return kept
+
+
 def _panels(results: Sequence[Result], path: Path, x_label: str, show: Callable[[Any], str], points: Any) -> None:
     from matplotlib.figure import Figure
 
@@ -171,7 +181,7 @@ def _panels(results: Sequence[Result], path: Path, x_label: str, show: Callable[
                 axis.plot(*zip(*found, strict=True), marker="o", markersize=4, color=colour, label=name)
         axis.axhline(own[0]["chance"], color="0.6", linewidth=0.8, linestyle=":")
         axis.set(title=probe, xlabel=x_label, ylim=(-0.03, 1.03), xscale="log")
-        apart = [x for x, before in zip(places, [0, *places], strict=False) if x > 1.3 * before]
+        apart = ticks(places)
         axis.set_xticks(apart, [show(x) for x in apart])
         axis.minorticks_off()
         axis.set_ylabel("accuracy")

@@ -10,45 +10,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wren.batch import Batch
 from wren.probe import Setting
-from wren.probe_parts import demand, large_setting, small_setting, transcription
+from wren.probe_parts import TranscriptionConfig, large_setting, small_setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
-    """size: letters in the longest row; training draws sizes from smallest (None = all of that size), tests do not.
+class Config(TranscriptionConfig):
+    """size: letters in the longest row. smallest: in the shortest of training, None = size. letters: different ones."""
 
-    letters: different ones; behind them come the tokens for the beginning, the mark, the end and the filling.
-    """
+    name = "palindrome"
 
-    size: int
-    smallest: int | None = None
-    letters: int = 26
-
-    def __post_init__(self) -> None:
-        smallest = self.size if self.smallest is None else self.smallest
-        demand(
-            1 <= smallest <= self.size,
-            f"palindrome.smallest is {smallest}; it must lie between 1 and size, {self.size}.",
-        )
-        demand(self.letters >= 2, f"palindrome.letters is {self.letters}; it must be at least 2.")
-
-    @property
-    def vocab_size(self) -> int:
-        return self.letters + 4
-
-    @property
-    def length(self) -> int:
-        return 2 * self.size + 2
-
-    def batch(self, count: int, rng: np.random.Generator, *, train: bool) -> Batch:
-        smallest = self.smallest if train and self.smallest is not None else self.size
-        sizes_B = rng.integers(smallest, self.size + 1, size=count)
-        source_BN = rng.integers(self.letters, size=(count, self.size))
-        answer_BN = np.take_along_axis(source_BN, np.maximum(sizes_B[:, None] - 1 - np.arange(self.size), 0), axis=1)
-        begin = self.letters
-        return transcription(source_BN, answer_BN, sizes_B, begin=begin, mark=begin + 1, end=begin + 2, pad=begin + 3)
+    def answer(self, source_BN: np.ndarray, sizes_B: np.ndarray) -> np.ndarray:
+        return np.take_along_axis(source_BN, np.maximum(sizes_B[:, None] - 1 - np.arange(self.size), 0), axis=1)
 
 
 def _tests(*sizes: int) -> dict[str, Config]:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wren.ops.widen import widened
+from wren.ops.widen import widened, widest
 
 
 def chunked_decay_attention(
@@ -82,12 +82,12 @@ def _chunk(
 def _decay(log_decay_BGRC: Tensor, begin_BC: Tensor | None) -> tuple[Tensor, Tensor]:
     """What is left at token i of what token j wrote (B, G, R, C, C), and of the memory before it (B, G, R, C)."""
     seen, document_BC = _seen(log_decay_BGRC, begin_BC)
-    wide_BGRC = log_decay_BGRC.double()  # near tokens differ by little, and in fp32 a sum of thousands hides it
+    wide_BGRC = widest(log_decay_BGRC)  # near tokens differ by little, and in fp32 a sum of thousands hides it
     if document_BC is None:
         total_BGRC = wide_BGRC.cumsum(-1)
         from_start_BGRC = total_BGRC.exp()
     else:  # each document's own sum, so that not even rounding lets one feel another
-        total_BGRC = (seen[:, 0].double() @ wide_BGRC.mT).mT
+        total_BGRC = (seen[:, 0].to(wide_BGRC.dtype) @ wide_BGRC.mT).mT
         from_start_BGRC = total_BGRC.exp() * (document_BC == 0)[:, None, None]
     differences = (total_BGRC[..., :, None] - total_BGRC[..., None, :]).to(log_decay_BGRC.dtype)
     # masked before exp: where i < j the differences are positive and may overflow

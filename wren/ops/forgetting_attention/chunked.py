@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from wren.ops.widen import wide_dtype
+from wren.ops.widen import wide_dtype, widest
 
 E_MORE = 8  # one column would do; fused kernels of a GPU want widths that are multiples of 8
 
@@ -116,7 +116,7 @@ class _Blockwise(torch.autograd.Function):
             dq_BHTE[:, :, block] = dq
             dk_BHTE[:, :, seen] += dk
             dv_BHTE[:, :, seen] += dv
-        dlog_forget_BHT = _sum_to_end(-dk_BHTE[..., K].double(), documents_BT)
+        dlog_forget_BHT = _sum_to_end(widest(-dk_BHTE[..., K]), documents_BT)
         dk_BTJK, dv_BTJK = (_per_key_head(x[..., :K], x_BTJK) for x, x_BTJK in ((dk_BHTE, k_BTJK), (dv_BHTE, v_BTJK)))
         dlog_forget_BTH = dlog_forget_BHT.transpose(1, 2).to(log_forget_BTH.dtype)
         return dq_BHTE[..., :K].transpose(1, 2), dk_BTJK, dv_BTJK, dlog_forget_BTH, None, None
@@ -146,7 +146,7 @@ def _per_key_head(grad_BHTK: Tensor, like_BTJK: Tensor) -> Tensor:
 
 
 def _totals(log_forget_BTH: Tensor) -> Tensor:
-    return log_forget_BTH.transpose(1, 2).double().cumsum(2)
+    return widest(log_forget_BTH.transpose(1, 2)).cumsum(2)
 
 
 def _least_decay(q_BHTK: Tensor, k_BHTK: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ import math
 import torch
 from torch import Tensor
 
+from wren.ops.widen import widest
+
 
 def naive_forgetting_attention(
     q_BTHK: Tensor, k_BTJK: Tensor, v_BTJK: Tensor, log_forget_BTH: Tensor, *, documents_BT: Tensor | None = None
@@ -22,7 +24,7 @@ def naive_forgetting_attention(
     seen_BTT = torch.ones(1, T, T, dtype=torch.bool, device=q_BTHK.device).tril()
     if documents_BT is not None:
         seen_BTT = seen_BTT & (documents_BT[:, :, None] == documents_BT[:, None, :])
-    total_BHT = log_forget_BTH.double().cumsum(1).transpose(1, 2)
+    total_BHT = widest(log_forget_BTH).cumsum(1).transpose(1, 2)
     decay_BHTT = (total_BHT[..., :, None] - total_BHT[..., None, :]).to(log_forget_BTH.dtype)
     scores_BHTT = torch.einsum("bthk,bshk->bhts", q_BTHK, k_BTHK) / math.sqrt(K) + decay_BHTT
     weights_BHTT = scores_BHTT.masked_fill(~seen_BTT[:, None], -torch.inf).softmax(-1)
