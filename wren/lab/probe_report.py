@@ -188,5 +188,5 @@ def _panels(results: Sequence[Result], path: Path, x_label: str, show: Callable[
     for axis in axes[len(probes) :]:
         axis.axis("off")
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(2, len(names)), frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(2, columns, len(names)), frameon=False)
     save_figure(figure, path)
