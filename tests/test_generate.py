@@ -12,7 +12,12 @@ from wren.model import LM
 from wren.precision import Precision
 
 FP32 = Precision(device=torch.device("cpu"), autocast=None, why="test")
-RECIPES = {"tiny": [], "gpt2": ["depth=2", "dim=32", "num_heads=2", "context_len=64"], "small": ["depth=2", "dim=64"]}
+RECIPES = {
+    "tiny": [],
+    "gpt2": ["depth=2", "dim=32", "num_heads=2", "context_len=64"],
+    "small": ["depth=2", "dim=64"],
+    "wren": ["depth=4", "dim=64", "head_dim=32", "window=8", "bigrams=64", "trigrams=64"],
+}
 
 
 @pytest.fixture(params=sorted(RECIPES))

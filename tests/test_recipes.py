@@ -11,7 +11,8 @@ import torch
 
 from wren import recipes
 from wren.errors import ConfigError
-from wren.recipes import build, gpt2
+from wren.mixers import attention, gated_delta_net
+from wren.recipes import build, gpt2, wren
 
 
 def _golden() -> ModuleType:
@@ -90,3 +91,23 @@ def test_settings_turn_dials_and_dotted_keys():
 def test_a_wrong_setting_is_named(name: str, setting: str, sentence: str):
     with pytest.raises(ConfigError, match=re.escape(sentence)):
         build(name, vocab_size=300, settings=[setting])
+
+
+@pytest.mark.parametrize(
+    ("depth", "wanted"), [(1, "G"), (2, "DG"), (3, "LDG"), (4, "LLDG"), (6, "DGLLDG"), (8, "LLDGLLDG")]
+)
+def test_wren_lays_its_pattern_from_the_last_layer_down(depth: int, wanted: str):
+    config = wren.recipe(vocab_size=300, depth=depth)
+    kinds = [
+        "D" if isinstance(mixer, gated_delta_net.Config) else "G" if mixer.window is None else "L"  # type: ignore[union-attr]
+        for mixer in config.model.mixers
+    ]
+    assert "".join(kinds) == wanted
+    assert config.model.dim == 64 * depth
+    globals_ = [m for m in config.model.mixers if isinstance(m, attention.Config) and m.window is None]
+    assert all(m.num_heads % (m.num_kv_heads or 0) == 0 for m in globals_)
+
+
+def test_wren_refuses_a_width_that_heads_do_not_divide():
+    with pytest.raises(ConfigError, match="dim is 100, which heads of 64 do not divide"):
+        wren.recipe(vocab_size=300, dim=100)

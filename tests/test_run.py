@@ -158,6 +158,8 @@ def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
 def test_the_peak_of_a_child_is_its_own():
     """A parent that once held 1 GiB must not show in what its child reports."""
     child = "from wren.run import peak_memory_bytes; print(peak_memory_bytes())"
-    parent = f"import subprocess, sys; x = bytes([1]) * 2**30; subprocess.run([sys.executable, '-c', {child!r}], check=True)"
+    parent = (
+        f"import subprocess, sys; x = bytes([1]) * 2**30; subprocess.run([sys.executable, '-c', {child!r}], check=True)"
+    )
     told = subprocess.run([sys.executable, "-c", parent], check=True, capture_output=True, text=True)
     assert 0 < int(told.stdout) < 2**30

@@ -2,7 +2,7 @@
 
 Counted from the last layer down, which is global: attention without positions over the whole context, few key-value
 heads and a gate; below it `state`, a recurrent layer or a local one; then two local ones of a window. A model of four
-layers is local, local, state, global. docs/architecture.md says what each part bought.
+layers is local, local, state, global. A first draft: docs/LOG.md has what is measured of it so far.
 """
 
 from wren.block import NearConfig
