@@ -12,7 +12,7 @@ import torch
 from wren.ahead import AheadConfig
 from wren.block import NearConfig
 from wren.mixers import attention, gated_delta_net
-from wren.mlps import moe, relu2
+from wren.mlps import gelu, moe, relu2
 from wren.model import LM, ModelConfig
 from wren.recipes import get
 from wren.skips import SkipsConfig
@@ -20,6 +20,7 @@ from wren.tables import TablesConfig
 
 VOCAB = 29
 LENGTH = 70  # the longest row of a test: past one chunk of 64
+PLAIN = ModelConfig(vocab_size=VOCAB, dim=16, depth=2, mixers=(attention.Config(num_heads=2),), mlp=gelu.Config())
 _RECIPES = {
     "gpt2": {"depth": 2, "dim": 16, "num_heads": 2, "context_len": LENGTH},
     "gpt2-biases": {"depth": 2, "dim": 16, "num_heads": 2, "context_len": LENGTH, "bias": True},
@@ -95,3 +96,7 @@ def shaken(model: LM) -> LM:
 
 def tokens(batch: int, length: int, seed: int = 1) -> torch.Tensor:
     return torch.randint(VOCAB, (batch, length), generator=torch.Generator().manual_seed(seed))
+
+
+def close(found: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(found, expected, atol=1e-9, rtol=1e-9)

@@ -25,7 +25,6 @@ from wren.loss import cross_entropy, token_losses
 from wren.model import ModelConfig
 from wren.optim.optimizer import OptimizerConfig
 from wren.precision import Precision
-from wren.skips import SkipsConfig
 from wren.tables import TablesConfig
 
 FP32 = Precision(device=torch.device("cpu"), autocast=None, why="test")
@@ -139,7 +138,6 @@ def test_switches_can_be_named_on_the_command_line():
         (lambda: TablesConfig(every_block=True), "tables.every_block needs an n-gram table"),
         (lambda: AheadConfig(tokens=-1), "ahead.tokens is -1; it must be 0 or more"),
         (lambda: AheadConfig(weight=0.0), "ahead.weight is 0.0; it must be above 0"),
-        (lambda: made(depth=1, skips=SkipsConfig(unet=True)), "skips.unet needs at least two layers"),
         (lambda: replace(PLAIN, loops=0), "model.loops is 0; it must be at least 1"),
         (lambda: replace(PLAIN, norm_gate=0), "model.norm_gate is 0; it must be at least 1"),
         (lambda: changed(PLAIN, {"near.canon": "B"}), "canon"),

@@ -1,6 +1,7 @@
 """Block sparse attention in tiles and over a cache against the naive form."""
 
 import costs
+import ops_parts as parts
 import pytest
 import torch
 from torch import Tensor
@@ -13,7 +14,6 @@ from wren.ops.block_sparse_attention import (
     naive_block_sparse_attention,
 )
 
-LENGTHS = [1, 2, 63, 64, 65, 130]
 SIZES = [(1, 1), (4, 2), (16, 3), (64, 1), (200, 4)]  # block_size, top_k
 
 
@@ -25,24 +25,14 @@ def _inputs(length: int, *, dtype: torch.dtype = torch.float64, batch: int = 2, 
     return [x.to(dtype).requires_grad_() for x in given]
 
 
-def _documents(length: int) -> Tensor:
-    return (torch.rand(2, length, generator=torch.Generator().manual_seed(1)) < 0.1).long().cumsum(1)
-
-
-def _values_and_gradients(rule, inputs: list[Tensor], **settings) -> list[Tensor]:
-    o = rule(*inputs, **settings)
-    weights = torch.linspace(-1, 1, o.numel(), dtype=o.dtype).cos().view_as(o)
-    return [o, *torch.autograd.grad((o * weights).sum(), inputs)]
-
-
-@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("length", parts.LENGTHS)
 @pytest.mark.parametrize(("block_size", "top_k"), SIZES)
 @pytest.mark.parametrize("packed", [False, True])
 def test_chunked_is_naive(length: int, block_size: int, top_k: int, packed: bool):
     inputs = _inputs(length)
-    settings = {"block_size": block_size, "top_k": top_k, "documents_BT": _documents(length) if packed else None}
-    expected = _values_and_gradients(naive_block_sparse_attention, inputs, **settings)
-    found = _values_and_gradients(chunked_block_sparse_attention, inputs, **settings)
+    settings = {"block_size": block_size, "top_k": top_k, "documents_BT": parts.documents(length) if packed else None}
+    expected = parts.output_and_gradients(naive_block_sparse_attention, inputs, **settings)
+    found = parts.output_and_gradients(chunked_block_sparse_attention, inputs, **settings)
     for ours, truth in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, truth, atol=1e-9, rtol=1e-8)
 
@@ -103,7 +93,7 @@ def test_cached_queries_read_as_in_the_whole_row(block_size: int, top_k: int):
 def test_huge_scores_stay_finite():
     q, k, v = (x.detach().float() for x in _inputs(130))
     inputs = [x.requires_grad_() for x in (1e4 * q, k, v)]
-    for found in _values_and_gradients(chunked_block_sparse_attention, inputs, block_size=16, top_k=3):
+    for found in parts.output_and_gradients(chunked_block_sparse_attention, inputs, block_size=16, top_k=3):
         assert found.isfinite().all()
 
 

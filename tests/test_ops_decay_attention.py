@@ -1,6 +1,6 @@
 """Chunked linear attention with a decay for each head, and fla's kernel, against the naive form."""
 
-import ops_decay_parts as parts
+import ops_parts as parts
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode

@@ -18,7 +18,7 @@ from wren.ops import fla
     ],
 )
 def test_boundaries_are_where_documents_begin_and_the_end(documents: list[list[int]], expected: list[int]):
-    found = fla.boundaries(torch.tensor(documents))
+    found = fla.Boundaries(torch.tensor(documents)).cu_seqlens
     assert found.dtype == torch.int64
     assert found.tolist() == expected
 
@@ -39,7 +39,7 @@ def test_whole_rows_are_given_as_they_are():
         assert settings == {"output_final_state": True, "scale": 1.0}
         return q, memory
 
-    assert fla.recur(kernel, {"q": x}, memory, None, scale=1.0) == (x, memory)
+    assert fla.recur(kernel, {"q": x}, memory, None, None, scale=1.0) == (x, memory)
 
 
 def test_packed_documents_are_one_long_row_and_leave_no_memory():
@@ -51,6 +51,16 @@ def test_packed_documents_are_one_long_row_and_leave_no_memory():
         assert cu_seqlens.tolist() == [0, 2, 3, 6]
         return q * scale, None
 
-    o_BTHV, last = fla.recur(kernel, {"q": x}, None, documents_BT, scale=2.0)
+    o_BTHV, last = fla.recur(kernel, {"q": x}, None, documents_BT, None, scale=2.0)
     assert torch.equal(o_BTHV, 2 * x)
     assert last is None
+
+
+def test_boundaries_are_found_once_and_serve_their_own_documents_alone():
+    x, documents_BT = torch.randn(2, 3, 1, 4), torch.tensor([[0, 0, 1], [0, 0, 0]])
+    shared = fla.Boundaries(documents_BT)
+    first, second = (fla.as_one_row({"q": x}, documents_BT, shared)["cu_seqlens"] for _ in range(2))
+    assert first is second
+    assert first is shared.cu_seqlens
+    other = fla.as_one_row({"q": x}, torch.tensor([[0, 1, 1], [0, 0, 0]]), shared)["cu_seqlens"]
+    assert other.tolist() == [0, 1, 3, 6]

@@ -1,6 +1,7 @@
 """Forgetting attention by blocks, over a cache and by fla's kernel against the naive form."""
 
 import costs
+import ops_parts as parts
 import pytest
 import torch
 from torch import Tensor
@@ -14,8 +15,6 @@ from wren.ops.forgetting_attention import (
     naive_forgetting_attention,
 )
 
-LENGTHS = [1, 2, 63, 64, 65, 130]
-
 
 def _inputs(length: int, *, decay: float = 1.0, dtype: torch.dtype = torch.float64, dim: int = 6) -> list[Tensor]:
     """q, k, v with 4 query and 2 key heads, and log forgets between -decay and 0."""
@@ -26,25 +25,15 @@ def _inputs(length: int, *, decay: float = 1.0, dtype: torch.dtype = torch.float
     return [x.to(dtype).requires_grad_() for x in given]
 
 
-def _documents(length: int) -> Tensor:
-    return (torch.rand(2, length, generator=torch.Generator().manual_seed(1)) < 0.1).long().cumsum(1)
-
-
-def _values_and_gradients(rule, inputs: list[Tensor], **settings) -> list[Tensor]:
-    o = rule(*inputs, **settings)
-    weights = torch.linspace(-1, 1, o.numel(), dtype=o.dtype).cos().view_as(o)
-    return [o, *torch.autograd.grad((o * weights).sum(), inputs)]
-
-
-@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("length", parts.LENGTHS)
 @pytest.mark.parametrize("block_size", [1, 16, 64, 128])
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("decay", [0.0, 0.1, 100.0])
 def test_chunked_is_naive(length: int, block_size: int, packed: bool, decay: float):
     inputs = _inputs(length, decay=decay)
-    documents_BT = _documents(length) if packed else None
-    expected = _values_and_gradients(naive_forgetting_attention, inputs, documents_BT=documents_BT)
-    found = _values_and_gradients(
+    documents_BT = parts.documents(length) if packed else None
+    expected = parts.output_and_gradients(naive_forgetting_attention, inputs, documents_BT=documents_BT)
+    found = parts.output_and_gradients(
         chunked_forgetting_attention, inputs, documents_BT=documents_BT, block_size=block_size
     )
     for ours, truth in zip(found, expected, strict=True):
@@ -71,8 +60,10 @@ def test_fp32_keeps_its_digits_after_strong_forgetting(block_size: int):
     inputs = [x.detach() for x in _inputs(1000, decay=0.1, dtype=torch.float32)]
     inputs[3][:, ::8] *= 1000
     inputs = [x.requires_grad_() for x in inputs]
-    exact = _values_and_gradients(naive_forgetting_attention, [x.detach().double().requires_grad_() for x in inputs])
-    rough = _values_and_gradients(chunked_forgetting_attention, inputs, block_size=block_size)
+    exact = parts.output_and_gradients(
+        naive_forgetting_attention, [x.detach().double().requires_grad_() for x in inputs]
+    )
+    rough = parts.output_and_gradients(chunked_forgetting_attention, inputs, block_size=block_size)
     for ours, truth in zip(rough, exact, strict=True):
         assert ours.isfinite().all()
         assert ((ours.double() - truth).norm() / truth.norm()).item() < 1e-4
@@ -123,9 +114,9 @@ def test_operations_grow_by_the_block():
 
 def test_autocast_changes_nothing_for_fp32():
     inputs = _inputs(70, dtype=torch.float32)
-    expected = _values_and_gradients(chunked_forgetting_attention, inputs)
+    expected = parts.output_and_gradients(chunked_forgetting_attention, inputs)
     with torch.autocast("cpu", torch.bfloat16):
-        found = _values_and_gradients(chunked_forgetting_attention, inputs)
+        found = parts.output_and_gradients(chunked_forgetting_attention, inputs)
     for ours, truth in zip(found, expected, strict=True):
         assert torch.equal(ours, truth)
 
@@ -137,14 +128,14 @@ def test_the_kernel_is_for_half_precision_on_a_gpu():
 
 
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("length", [*LENGTHS, 500])
+@pytest.mark.parametrize("length", [*parts.LENGTHS, 500])
 def test_kernel_is_naive(length: int, packed: bool):
     """Values and gradients of fla's kernel in bf16 against the truth in fp32."""
     if not torch.cuda.is_available():
         pytest.skip("fla's kernel needs a CUDA GPU, and this machine has none")
     pytest.importorskip("fla", reason="flash-linear-attention is not installed")
     inputs = [x.detach().cuda().requires_grad_() for x in _inputs(length, dtype=torch.float32, dim=32)]
-    documents_BT = _documents(length).cuda() if packed else None
+    documents_BT = parts.documents(length).cuda() if packed else None
     half = [x.detach().bfloat16().requires_grad_() if i < 3 else x for i, x in enumerate(inputs)]
     if not kernel_fits(half[0]):
         pytest.skip("this GPU is older than capability 8.0, which fla's kernel needs")

@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import Any
 
 import costs
+import ops_parts as parts
 import pytest
 import torch
 from torch import Tensor
@@ -21,7 +22,6 @@ from wren.ops.gated_delta_rule import (
 )
 from wren.ops.norm import l2_normalised
 
-LENGTHS = [1, 2, 63, 64, 65, 130]
 RULES = [(1, None), (2, None), (2, 0.1), (3, 100.0)]  # steps and decay; 100 a token passes exp's range in a chunk
 
 
@@ -51,10 +51,6 @@ def _inputs(
     return leaves
 
 
-def _documents(length: int) -> Tensor:
-    return (torch.rand(2, length, generator=torch.Generator().manual_seed(1)) < 0.1).long().cumsum(1)
-
-
 def _values_and_gradients(rule, inputs: list[Any], documents_BT: Tensor | None, **settings) -> list[Tensor]:
     o, memory = rule(*inputs[:5], memory_BHKV=inputs[5], documents_BT=documents_BT, **settings)
     weights = torch.linspace(-1, 1, o.numel(), dtype=o.dtype).cos().view_as(o)
@@ -67,12 +63,12 @@ def _assert_same(found: Sequence[Tensor | None], expected: Sequence[Tensor]) -> 
         torch.testing.assert_close(ours, truth, atol=1e-8, rtol=1e-8)
 
 
-@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("length", parts.LENGTHS)
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize(("num_steps", "decay"), RULES)
 def test_chunked_is_naive(length: int, packed: bool, num_steps: int, decay: float | None):
     inputs = _inputs(length, num_steps, decay)
-    documents_BT = _documents(length) if packed else None
+    documents_BT = parts.documents(length) if packed else None
     expected = _values_and_gradients(naive_gated_delta_rule, inputs, documents_BT)
     for chunk_size in (16, 64):
         found = _values_and_gradients(chunked_gated_delta_rule, inputs, documents_BT, chunk_size=chunk_size)
@@ -83,7 +79,7 @@ def test_chunked_is_naive(length: int, packed: bool, num_steps: int, decay: floa
 def test_steps_are_tokens_of_a_longer_row(num_steps: int, decay: float | None):
     """The decay stands at a token's first step, its query at its last one, and the other outputs are thrown away."""
     inputs = _inputs(21, num_steps, decay)
-    documents_BT = _documents(21)
+    documents_BT = parts.documents(21)
     placed = list(inputs)
     log_decay = torch.zeros_like(inputs[0][..., 0]) if inputs[3] is None else inputs[3]
     placed[0], placed[3] = _placed(inputs[0], num_steps, -1), _placed(log_decay, num_steps, 0)
@@ -94,9 +90,9 @@ def test_steps_are_tokens_of_a_longer_row(num_steps: int, decay: float | None):
 
 
 def _placed(x: Tensor, num_steps: int, step: int) -> Tensor:
-    parts = [torch.zeros_like(x)] * num_steps
-    parts[step] = x
-    return torch.stack(parts, dim=2).flatten(1, 2)
+    steps = [torch.zeros_like(x)] * num_steps
+    steps[step] = x
+    return torch.stack(steps, dim=2).flatten(1, 2)
 
 
 def test_no_decay_is_a_decay_of_one():
@@ -219,14 +215,14 @@ def test_each_rule_goes_to_its_kernel(num_steps: int, decay: float | None, name:
     inputs = _inputs(65, num_steps, decay)
     expected = naive_gated_delta_rule(*inputs[:5], memory_BHKV=inputs[5])
     _assert_same(list(kernel_gated_delta_rule(*inputs[:5], memory_BHKV=inputs[5])), list(expected))
-    packed, last = kernel_gated_delta_rule(*inputs[:5], documents_BT=_documents(65))
-    _assert_same([packed], [naive_gated_delta_rule(*inputs[:5], documents_BT=_documents(65))[0]])
+    packed, last = kernel_gated_delta_rule(*inputs[:5], documents_BT=parts.documents(65))
+    _assert_same([packed], [naive_gated_delta_rule(*inputs[:5], documents_BT=parts.documents(65))[0]])
     assert last is None
     assert fakes.called == [name, name]
 
 
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("length", [*LENGTHS, 500])
+@pytest.mark.parametrize("length", [*parts.LENGTHS, 500])
 @pytest.mark.parametrize(("num_steps", "decay"), [(1, None), (2, None), (2, 0.1), (3, 0.1)])
 def test_kernel_is_naive(length: int, packed: bool, num_steps: int, decay: float | None):
     """Values and gradients of fla's kernels in bf16 against the truth in fp32."""
@@ -235,7 +231,7 @@ def test_kernel_is_naive(length: int, packed: bool, num_steps: int, decay: float
     pytest.importorskip("fla", reason="flash-linear-attention is not installed")
     given = _inputs(length, num_steps, decay, dtype=torch.float32, dim=32, value_dim=64)[:5]
     inputs: list[Any] = [None if x is None else x.detach().cuda().requires_grad_() for x in given]
-    documents_BT = _documents(length).cuda() if packed else None
+    documents_BT = parts.documents(length).cuda() if packed else None
     half: list[Any] = [
         x if i > 2 or x is None else x.detach().bfloat16().requires_grad_() for i, x in enumerate(inputs)
     ]

@@ -1,6 +1,6 @@
 """Chunked gated linear attention and fla's kernel against the naive form."""
 
-import ops_decay_parts as parts
+import ops_parts as parts
 import pytest
 import torch
 from torch import Tensor

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-import costs
+import ops_parts as parts
 import pytest
 import torch
 from torch import Tensor
@@ -18,9 +18,7 @@ from wren.ops.generalised_delta_rule import (
 from wren.ops.generalised_delta_rule.pairs import DecayedPairs
 from wren.ops.norm import l2_normalised
 
-LENGTHS = [1, 2, 63, 64, 65, 130]
-RULES = (naive_generalised_delta_rule, chunked_generalised_delta_rule)
-Inputs = dict[str, Any]  # tensors by argument name
+RULES = (chunked_generalised_delta_rule, naive_generalised_delta_rule)
 
 
 def _inputs(
@@ -31,39 +29,25 @@ def _inputs(
     dtype: torch.dtype = torch.float64,
     dim: int = 8,
     value_dim: int = 6,
-) -> Inputs:
+) -> parts.Inputs:
     """Some channels decay hardly at all and some by `decay` a step; with `erases` k and what is erased differ."""
-    generator = torch.Generator().manual_seed(length)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    q, k, read = (l2_normalised(normal(2, length, 2, dim)) for _ in range(3))
+    generator = parts.drawn(length)
+    q, k, read = (l2_normalised(parts.normal(generator, 2, length, 2, dim)) for _ in range(3))
     beta = 2 * torch.rand(2, length, 2, 1, generator=generator, dtype=torch.float64)
     given = {
         "q_BTHK": q,
         "k_BTHK": k if erases else beta * read,
-        "v_BTHV": normal(2, length, 2, value_dim),
+        "v_BTHV": parts.normal(generator, 2, length, 2, value_dim),
         "log_decay_BTHK": -decay * torch.rand(2, length, 2, dim, generator=generator, dtype=torch.float64) ** 3,
         "read_BTHK": read,
-        "memory_BHKV": normal(2, 2, dim, value_dim),
+        "memory_BHKV": parts.normal(generator, 2, 2, dim, value_dim),
     }
     if erases:
         given["erase_BTHK"] = beta * read
-    return {name: x.to(dtype).requires_grad_() for name, x in given.items()}
+    return parts.leaves(given, dtype)
 
 
-def _documents(length: int) -> Tensor:
-    return (torch.rand(2, length, generator=torch.Generator().manual_seed(1)) < 0.1).long().cumsum(1)
-
-
-def _values_and_gradients(rule, inputs: Inputs, **settings) -> list[Tensor]:
-    o, memory = rule(**inputs, **settings)
-    weights = torch.linspace(-1, 1, o.numel(), dtype=o.dtype).cos().view_as(o)
-    return [o, memory, *torch.autograd.grad((o * weights).sum() + memory.square().sum(), list(inputs.values()))]
-
-
-@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("length", parts.LENGTHS)
 @pytest.mark.parametrize("chunk_size", [16, 64])
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("decay", [0.1, 100.0])
@@ -71,12 +55,7 @@ def _values_and_gradients(rule, inputs: Inputs, **settings) -> list[Tensor]:
 def test_chunked_is_naive(length: int, chunk_size: int, packed: bool, decay: float, erases: bool):
     """With a decay of 100 a chunk's total passes exp's range in fp64, in some channels and not in others."""
     inputs = _inputs(length, decay=decay, erases=erases)
-    documents_BT = _documents(length) if packed else None
-    expected = _values_and_gradients(naive_generalised_delta_rule, inputs, documents_BT=documents_BT)
-    settings = {"documents_BT": documents_BT, "chunk_size": chunk_size}
-    found = _values_and_gradients(chunked_generalised_delta_rule, inputs, **settings)
-    for ours, truth in zip(found, expected, strict=True):
-        torch.testing.assert_close(ours, truth, atol=1e-8, rtol=1e-8)
+    parts.check_same(*RULES, inputs, packed=packed, chunk_size=chunk_size)
 
 
 @pytest.mark.parametrize("kinds", [1, 2])
@@ -111,11 +90,7 @@ def test_many_chunks_are_worked_on_in_groups_that_change_nothing():
 @pytest.mark.parametrize("erases", [False, True])
 def test_fp32_stays_near_fp64_over_a_long_row(decay: float, erases: bool):
     """Values and gradients over 1000 tokens."""
-    inputs = _inputs(1000, decay=decay, erases=erases)
-    exact = _values_and_gradients(chunked_generalised_delta_rule, inputs)
-    narrow = {name: x.detach().float().requires_grad_() for name, x in inputs.items()}
-    for ours, truth in zip(_values_and_gradients(chunked_generalised_delta_rule, narrow), exact, strict=True):
-        assert ((ours.double() - truth).norm() / truth.norm()).item() < 1e-4
+    parts.check_fp32_is_near(chunked_generalised_delta_rule, _inputs(1000, decay=decay, erases=erases))
 
 
 def test_channels_forget_each_at_its_own_rate():
@@ -140,21 +115,13 @@ def test_a_key_that_is_written_again_is_overwritten():
 
 @pytest.mark.parametrize("erases", [False, True])
 def test_tokens_that_decay_write_and_erase_nothing_change_nothing(erases: bool):
-    inputs = {name: x.detach() for name, x in _inputs(70, erases=erases).items()}
-    for name in ("k_BTHK", "log_decay_BTHK", "erase_BTHK"):
-        if name in inputs:
-            inputs[name][:, 40:] = 0
-    cut = {name: x[:, :40] if name != "memory_BHKV" else x for name, x in inputs.items()}
-    for rule in RULES:
-        torch.testing.assert_close(rule(**inputs)[1], rule(**cut)[1])
+    inputs = _inputs(70, erases=erases)
+    idle = [name for name in ("k_BTHK", "log_decay_BTHK", "erase_BTHK") if name in inputs]
+    parts.check_idle_tokens(RULES, inputs, *idle)
 
 
-def _operations(rule, length: int, **settings) -> int:
-    inputs = _inputs(length, erases=True)
-    with costs.Watch() as count:
-        o, memory = rule(**inputs, **settings)
-        (o.sum() + memory.sum()).backward()
-    return count.operations
+def _operations(rule: parts.Rule, length: int, **settings: int) -> int:
+    return parts.operations(rule, _inputs(length, erases=True), **settings)
 
 
 def test_operations_grow_by_the_chunk_and_not_by_the_token():
@@ -170,26 +137,25 @@ def test_operations_grow_by_the_chunk_and_not_by_the_token():
 
 
 def test_kept_memory_grows_linearly():
-    def kept(length: int) -> int:
-        inputs = _inputs(length, erases=True)
-        return costs.kept_bytes(lambda: chunked_generalised_delta_rule(**inputs))
-
-    assert kept(1024) < 2.1 * kept(512)
+    parts.check_kept_memory(chunked_generalised_delta_rule, lambda length: _inputs(length, erases=True))
 
 
-def test_runs_in_fp32_under_autocast():
-    inputs = _inputs(70, erases=True, dtype=torch.float32)
-    expected = chunked_generalised_delta_rule(**inputs)
-    with torch.autocast("cpu", torch.bfloat16):
-        found = chunked_generalised_delta_rule(**inputs)
-        stepwise = naive_generalised_delta_rule(**inputs)
-    for ours, steps, truth in zip(found, stepwise, expected, strict=True):
-        assert ours.dtype == torch.float32
-        assert torch.equal(ours, truth)
-        torch.testing.assert_close(steps, truth, atol=1e-5, rtol=1e-5)
-    grads = [torch.autograd.grad((o.cos().sum(), m.sum()), list(inputs.values())) for o, m in (found, expected)]
-    for ours, truth in zip(*grads, strict=True):
-        assert torch.equal(ours, truth)
+@pytest.mark.parametrize("rule", RULES)
+def test_runs_in_fp32_under_autocast(rule: parts.Rule):
+    parts.check_autocast(rule, lambda length: _inputs(length, erases=True, dtype=torch.float32))
+
+
+def test_decayed_pairs_go_backward_in_fp32_under_autocast():
+    generator = torch.Generator().manual_seed(0)
+    rows, keys = (torch.randn(2, 2, 32, 8, generator=generator, requires_grad=True) for _ in range(2))
+    given = (rows, keys, (-torch.rand(2, 32, 8, generator=generator)).requires_grad_())
+    gradients = []
+    for enabled in (False, True):
+        totals = [x.square().sum() for x in DecayedPairs.apply(*given)]
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            gradients.append(torch.autograd.grad(totals, given))
+    for found, expected in zip(*gradients, strict=True):
+        assert torch.equal(found, expected)
 
 
 def test_padding_of_a_row_is_counted_in_its_operations():
@@ -205,7 +171,7 @@ def test_the_kernels_are_for_half_precision_on_a_gpu():
 
 
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("length", [*LENGTHS, 500])
+@pytest.mark.parametrize("length", [*parts.LENGTHS, 500])
 @pytest.mark.parametrize("name", ["kimi", "general", "general-bounded"])
 def test_kernel_is_naive(length: int, packed: bool, name: str):
     """Values and gradients of fla's kernels in bf16 against the truth in fp32."""
@@ -214,7 +180,7 @@ def test_kernel_is_naive(length: int, packed: bool, name: str):
     pytest.importorskip("fla", reason="flash-linear-attention is not installed")
     drawn = _inputs(length, erases=name != "kimi", decay=0.6, dtype=torch.float32, dim=64, value_dim=64)
     inputs = {name: x.detach().cuda().requires_grad_() for name, x in drawn.items() if name != "memory_BHKV"}
-    documents_BT = _documents(length).cuda() if packed else None
+    documents_BT = parts.documents(length).cuda() if packed else None
     beta = torch.rand(2, length, 2, generator=torch.Generator().manual_seed(2)).cuda()
     if not kernel_fits(inputs["k_BTHK"], inputs["v_BTHV"].bfloat16(), None, documents_BT):
         pytest.skip("this GPU is older than capability 8.0, which fla's kernels need")
@@ -224,7 +190,7 @@ def test_kernel_is_naive(length: int, packed: bool, name: str):
             given["k_BTHK"], given["read_BTHK"] = beta[..., None] * given["k_BTHK"], given["k_BTHK"]
         return naive_generalised_delta_rule(**given, documents_BT=documents_BT)[0]
 
-    def fast(**given: Tensor) -> Tensor:
+    def fast(**given: Any) -> Tensor:
         if name == "kimi":
             q, k, v, log_decay = (given[x] for x in ("q_BTHK", "k_BTHK", "v_BTHV", "log_decay_BTHK"))
             return kernel_kimi_delta_rule(q, k, v, log_decay, beta, documents_BT=documents_BT)[0]

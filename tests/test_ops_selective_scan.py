@@ -3,13 +3,12 @@
 import itertools
 
 import costs
+import ops_parts as parts
 import pytest
 import torch
 from torch import Tensor
 
 from wren.ops.selective_scan import chunked_selective_scan, naive_selective_scan
-
-LENGTHS = [1, 2, 63, 64, 65, 130]
 
 
 def _inputs(length: int, *, decay: float = 1.0, dtype: torch.dtype = torch.float64) -> list[Tensor]:
@@ -25,24 +24,20 @@ def _inputs(length: int, *, decay: float = 1.0, dtype: torch.dtype = torch.float
     return [x.to(dtype).requires_grad_() for x in given]
 
 
-def _documents(length: int) -> Tensor:
-    return (torch.rand(2, length, generator=torch.Generator().manual_seed(1)) < 0.1).long().cumsum(1)
-
-
 def _values_and_gradients(scan, inputs: list[Tensor], documents_BT: Tensor | None, **settings) -> list[Tensor]:
     y, memory = scan(*inputs[:5], memory_BNE=inputs[5], documents_BT=documents_BT, **settings)
     weights = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).cos().view_as(y)
     return [y, memory, *torch.autograd.grad((y * weights).sum() + memory.square().sum(), inputs)]
 
 
-@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("length", parts.LENGTHS)
 @pytest.mark.parametrize("chunk_size", [1, 16, 50, 64])
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("decay", [0.01, 1.0, 100.0])
 def test_chunked_is_naive(length: int, chunk_size: int, packed: bool, decay: float):
     """With a decay of 100 a chunk's total passes exp's range in fp64: nothing may be divided by a decay."""
     inputs = _inputs(length, decay=decay)
-    documents_BT = _documents(length) if packed else None
+    documents_BT = parts.documents(length) if packed else None
     expected = _values_and_gradients(naive_selective_scan, inputs, documents_BT)
     found = _values_and_gradients(chunked_selective_scan, inputs, documents_BT, chunk_size=chunk_size)
     for ours, truth in zip(found, expected, strict=True):
@@ -101,7 +96,7 @@ def test_tokens_of_no_time_change_nothing():
 def test_inputs_are_left_as_they_were():
     inputs = _inputs(70)
     before = [x.detach().clone() for x in inputs]
-    _values_and_gradients(chunked_selective_scan, inputs, _documents(70))
+    _values_and_gradients(chunked_selective_scan, inputs, parts.documents(70))
     assert all(torch.equal(x, kept) for x, kept in zip(inputs, before, strict=True))
 
 

@@ -243,6 +243,51 @@ def test_states_come_back_by_name(kind: Any, native: bool, monkeypatch: Any) -> 
     assert resumed.tensors() == {}
 
 
+@pytest.mark.parametrize("setting", [{"kind": "adamw"}, {"kind": "muon"}, {"kind": "muon", "normalise": True}])
+def test_a_state_that_lost_a_parameter_is_a_sentence_and_nothing_is_put_back(setting: Any) -> None:
+    model = Model()
+    optimizer = OptimizerConfig(**setting).build(model)
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    for part in optimizer.parts:
+        part.step()
+    stored = {name: x.clone() for name, x in optimizer.tensors().items()}
+    for lost, sentence in (
+        (("head.weight/",), r"lacks 'head\.weight', which this model trains; .*a part of it was lost"),
+        (("blocks.1.down.", "blocks.1.norm."), r"lacks 'blocks\.1\..*' and 2 more, which this model trains"),
+    ):
+        rest = {name: x for name, x in stored.items() if not name.startswith(lost)}
+        fresh = OptimizerConfig(**setting).build(model)
+        with pytest.raises(CheckpointError, match=sentence):
+            fresh.load_tensors(rest)
+        assert fresh.tensors() == {}
+
+
+@pytest.mark.parametrize("setting", [{"kind": "adamw"}, {"kind": "muon"}, {"kind": "muon", "normalise": True}])
+def test_a_parameter_without_a_gradient_yet_is_stored_as_it_will_begin(setting: Any) -> None:
+    """Resumed before its first gradient comes, it is trained as if nothing had stopped."""
+    late = {"blocks.1.up.weight", "blocks.1.up.bias"}
+    runs = []
+    for resumes in (False, True):
+        model = Model()
+        optimizer = OptimizerConfig(**setting).build(model)
+        for seed in (1, 2, 3):
+            generator = torch.Generator().manual_seed(seed)
+            for name, p in model.named_parameters():
+                gradient = torch.randn(p.shape, generator=generator)
+                p.grad = None if seed == 1 and name in late else gradient
+            for part in optimizer.parts:
+                part.step()
+            if resumes:
+                stored = optimizer.tensors()
+                assert late <= {name.rpartition("/")[0] for name in stored}
+                optimizer = OptimizerConfig(**setting).build(model)
+                optimizer.load_tensors(stored)
+        runs.append(list(model.parameters()))
+    for resumed, straight in zip(*runs, strict=True):
+        assert torch.equal(resumed, straight)
+
+
 def test_states_of_another_model_or_optimizer_are_a_sentence() -> None:
     model = Model()
     optimizer = OptimizerConfig(kind="muon").build(model)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from wren.errors import ConfigError
+from wren.ops.fla import Boundaries
 
 S = TypeVar("S", bound="State")
 
@@ -62,6 +63,8 @@ class Context(NamedTuple):
     valid_B: int64, tokens past it are padding: they advance no state, and their output means nothing; None = all.
     values_BTD: what the block adds to the mixer's values, mixer.values_dim wide, or None.
     state: None in training. It is advanced by the call.
+    boundaries: of documents_BT, shared by the layers of a forward pass for kernels that ask for them; None = each finds
+        its own.
     """
 
     tokens_BT: Tensor | None = None
@@ -70,6 +73,7 @@ class Context(NamedTuple):
     valid_B: Tensor | None = None
     values_BTD: Tensor | None = None
     state: State | None = None
+    boundaries: Boundaries | None = None
 
 
 class Mixer(nn.Module, ABC):
@@ -95,7 +99,8 @@ class Mixer(nn.Module, ABC):
         """Floating-point operations of the forward pass for one token, averaged over a row of context_len tokens.
 
         A multiply-add counts 2. Matrix products and triangular solves only: what torch.utils.flop_counter counts for
-        the whole row at once, or token by token (each mixer says which; the two differ where a mask hides work).
+        the whole row at once, or token by token (each mixer says which); of causal attention only the scores that its
+        mask lets through.
         """
 
     @abstractmethod
@@ -160,6 +165,11 @@ def without_padding(x_BTD: Tensor, valid_B: Tensor | None) -> Tensor:
     """The input with zeros past valid_B: products with masked numbers stay finite, whatever the padding holds."""
     valid_BT = valid_mask(valid_B, x_BTD.shape[1])
     return x_BTD if valid_BT is None else torch.where(valid_BT[:, :, None], x_BTD, 0.0)
+
+
+def with_values(v_BTE: Tensor, context: Context) -> Tensor:
+    """A mixer's values with those that the block adds, if it does; E is mixer.values_dim."""
+    return v_BTE if context.values_BTD is None else v_BTE + context.values_BTD.to(v_BTE.dtype)
 
 
 def may_write(*tensors: Tensor) -> bool:

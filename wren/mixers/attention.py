@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from wren.cache import SlotState, positions, slot_places
 from wren.errors import ConfigError
-from wren.mixer import Context, Mixer, check_tail, own_state, without_padding
+from wren.mixer import Context, Mixer, check_tail, own_state, with_values, without_padding
 from wren.ops.attention import Gate, cached_attention, causal_attention, check_heads, gate_width, gated
 from wren.ops.norm import rms_norm
 from wren.ops.rope import rotate, rotation
@@ -86,9 +86,7 @@ class Attention(Mixer):
     def forward(self, x_BTD: Tensor, context: Context) -> Tensor:
         state = own_state(context, AttentionState, len(x_BTD))
         x_BTD = without_padding(x_BTD, context.valid_B)
-        v_BTE = self.v(x_BTD)
-        if context.values_BTD is not None:
-            v_BTE = v_BTE + context.values_BTD.to(v_BTE.dtype)
+        v_BTE = with_values(self.v(x_BTD), context)
         q_BTHK, k_BTJK, v_BTJK = (y.unflatten(-1, (-1, self.head_dim)) for y in (self.q(x_BTD), self.k(x_BTD), v_BTE))
         if self.q_norm is not None and self.k_norm is not None:
             q_BTHK, k_BTJK = rms_norm(q_BTHK, self.q_norm, 1e-6), rms_norm(k_BTJK, self.k_norm, 1e-6)

@@ -16,7 +16,18 @@ from torch import Tensor, nn
 
 from wren.cache import SlotState, positions
 from wren.errors import ConfigError
-from wren.mixer import Context, Mixer, State, check_tail, may_write, own_state, put_rows, valid_mask, without_padding
+from wren.mixer import (
+    Context,
+    Mixer,
+    State,
+    check_tail,
+    may_write,
+    own_state,
+    put_rows,
+    valid_mask,
+    with_values,
+    without_padding,
+)
 from wren.ops.attention import Gate, check_heads, gate_width, gated
 from wren.ops.block_sparse_attention import cached_block_sparse_attention, chunked_block_sparse_attention
 from wren.ops.norm import rms_norm
@@ -119,9 +130,7 @@ class BlockSparseAttention(Mixer):
         return self.out(o_BTHK.flatten(2))
 
     def _queries_keys_values(self, x_BTD: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
-        v_BTE = self.v(x_BTD)
-        if context.values_BTD is not None:
-            v_BTE = v_BTE + context.values_BTD.to(v_BTE.dtype)
+        v_BTE = with_values(self.v(x_BTD), context)
         q_BTHK, k_BTJK, v_BTJK = (y.unflatten(-1, (-1, self.head_dim)) for y in (self.q(x_BTD), self.k(x_BTD), v_BTE))
         if self.q_norm is not None and self.k_norm is not None:
             q_BTHK, k_BTJK = rms_norm(q_BTHK, self.q_norm, 1e-6), rms_norm(k_BTJK, self.k_norm, 1e-6)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wren import recurrent
-from wren.mixer import Context, Mixer, valid_mask, without_padding
+from wren.mixer import Context, Mixer, valid_mask, with_values, without_padding
 from wren.ops.gated_delta_rule import chunked_flops_per_token, gated_delta_rule
 from wren.ops.norm import l2_normalised, rms_norm
 from wren.ops.settings import check_conv_size, check_counts, check_split
@@ -98,6 +98,7 @@ class DeltaNet(Mixer):
             self._strengths(x_BTD, context.valid_B),
             memory_BHKV=None if state is None else state.memory_BHKV,
             documents_BT=context.documents_BT,
+            boundaries=context.boundaries,
             chunk_size=self.config.chunk_size,
         )
         recurrent.carry_on(state, last_BHKV, x_BTD.shape[1], context.valid_B)
@@ -108,9 +109,7 @@ class DeltaNet(Mixer):
         self, x_BTD: Tensor, context: Context, state: DeltaNetState | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Projected, convolved, activated; queries and keys as unit vectors."""
-        q, k, v = self.q(x_BTD), self.k(x_BTD), self.v(x_BTD)
-        if context.values_BTD is not None:
-            v = v + context.values_BTD.to(v.dtype)
+        q, k, v = self.q(x_BTD), self.k(x_BTD), with_values(self.v(x_BTD), context)
         q, k, v = (F.silu(y) for y in recurrent.convolved([q, k, v], self.conv, context, state))
         q, k = (l2_normalised(widened(y).unflatten(-1, (-1, self.key_dim))) for y in (q, k))
         return q, k, v.unflatten(-1, (-1, self.value_dim))

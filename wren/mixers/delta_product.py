@@ -113,6 +113,7 @@ class DeltaProduct(Mixer):
             beta_BNH,
             memory_BHKV=None if state is None else state.memory_BHKV,
             documents_BT=context.documents_BT,
+            boundaries=context.boundaries,
             chunk_size=self.config.chunk_size,
         )
         recurrent.carry_on(state, last_BHKV, x_BTD.shape[1], context.valid_B)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wren.cache import SlotState, positions
-from wren.mixer import Context, Mixer, check_tail, own_state, without_padding
+from wren.mixer import Context, Mixer, check_tail, own_state, with_values, without_padding
 from wren.ops.attention import Gate, check_heads, gate_width, gated
 from wren.ops.forgetting_attention import (
     cached_forgetting_attention,
@@ -104,9 +104,7 @@ class ForgettingAttention(Mixer):
 
     def _projected(self, x_BTD: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Queries, keys and values of one dtype, and log f in fp32 at least: it adds up over thousands of tokens."""
-        v_BTE = self.v(x_BTD)
-        if context.values_BTD is not None:
-            v_BTE = v_BTE + context.values_BTD.to(v_BTE.dtype)
+        v_BTE = with_values(self.v(x_BTD), context)
         q_BTHK, k_BTJK, v_BTJK = (y.unflatten(-1, (-1, self.head_dim)) for y in (self.q(x_BTD), self.k(x_BTD), v_BTE))
         if self.q_norm is not None and self.k_norm is not None:
             q_BTHK, k_BTJK = rms_norm(q_BTHK, self.q_norm, 1e-6), rms_norm(k_BTJK, self.k_norm, 1e-6)
@@ -137,7 +135,9 @@ class ForgettingAttention(Mixer):
                 return cached_forgetting_attention(q_BTHK, k_BUJK, v_BUJK, state.log_forget_BSH[:, :used], query_BT)
         inputs = (q_BTHK, k_BTJK, v_BTJK, log_forget_BTH)
         if kernel_fits(q_BTHK):
-            return kernel_forgetting_attention(*inputs, documents_BT=context.documents_BT)
+            return kernel_forgetting_attention(
+                *inputs, documents_BT=context.documents_BT, boundaries=context.boundaries
+            )
         return chunked_forgetting_attention(
             *inputs, documents_BT=context.documents_BT, block_size=self.config.block_size
         )

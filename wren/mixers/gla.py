@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from wren import recurrent
 from wren.errors import ConfigError
-from wren.mixer import Context, Mixer, valid_mask, without_padding
+from wren.mixer import Context, Mixer, valid_mask, with_values, without_padding
 from wren.ops.gated_linear_attention import chunked_flops_per_token, gated_linear_attention
 from wren.ops.norm import rms_norm
 from wren.ops.settings import check_conv_size, check_counts
@@ -110,6 +110,7 @@ class GatedLinearAttention(Mixer):
             log_decay_BTHK,
             memory_BHKV=None if state is None else state.memory_BHKV,
             documents_BT=context.documents_BT,
+            boundaries=context.boundaries,
             chunk_size=self.config.chunk_size,
         )
         recurrent.carry_on(state, last_BHKV, x_BTD.shape[1], context.valid_B)
@@ -121,9 +122,7 @@ class GatedLinearAttention(Mixer):
         self, x_BTD: Tensor, context: Context, state: GatedLinearAttentionState | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Projected, convolved and activated where there is a convolution; queries divided by sqrt(K)."""
-        q, k, v = self.q(x_BTD), self.k(x_BTD), self.v(x_BTD)
-        if context.values_BTD is not None:
-            v = v + context.values_BTD.to(v.dtype)
+        q, k, v = self.q(x_BTD), self.k(x_BTD), with_values(self.v(x_BTD), context)
         if self.conv is not None:
             q, k, v = (F.silu(y) for y in recurrent.convolved([q, k, v], self.conv, context, state))
         q_BTHK, k_BTHK = (y.unflatten(-1, (-1, self.key_dim)) for y in (q * self.key_dim**-0.5, k))

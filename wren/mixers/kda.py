@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from wren import recurrent
 from wren.errors import ConfigError
-from wren.mixer import Context, Mixer, valid_mask, without_padding
+from wren.mixer import Context, Mixer, valid_mask, with_values, without_padding
 from wren.ops.decay import inverse_softplus_of_times
 from wren.ops.generalised_delta_rule import (
     chunked_flops_per_token,
@@ -105,7 +105,7 @@ class KimiDeltaAttention(Mixer):
         q_BTHK, k_BTHK, v_BTHV = self._queries_keys_values(x_BTD, context, state)
         log_decay_BTHK, beta_BTH = self._gates(x_BTD, context.valid_B)
         inputs = (q_BTHK, k_BTHK, v_BTHV, log_decay_BTHK, beta_BTH)
-        o_BTHV, last_BHKV = self._recur(inputs, context.documents_BT, state)
+        o_BTHV, last_BHKV = self._recur(inputs, context, state)
         recurrent.carry_on(state, last_BHKV, x_BTD.shape[1], context.valid_B)
         gate_BTE = self.gate_up(self.gate_down(x_BTD)).sigmoid()
         normed_BTHV = rms_norm(o_BTHV, self.norm, self.config.norm_eps)
@@ -115,9 +115,7 @@ class KimiDeltaAttention(Mixer):
         self, x_BTD: Tensor, context: Context, state: KimiDeltaState | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Projected, convolved, activated; keys as unit vectors, queries of length 1 / sqrt(K)."""
-        q, k, v = self.q(x_BTD), self.k(x_BTD), self.v(x_BTD)
-        if context.values_BTD is not None:
-            v = v + context.values_BTD.to(v.dtype)
+        q, k, v = self.q(x_BTD), self.k(x_BTD), with_values(self.v(x_BTD), context)
         q, k, v = (F.silu(y) for y in recurrent.convolved([q, k, v], self.conv, context, state))
         q, k = (l2_normalised(widened(y).unflatten(-1, (-1, self.key_dim))) for y in (q, k))
         return q * self.key_dim**-0.5, k, v.unflatten(-1, (-1, self.value_dim))
@@ -135,16 +133,16 @@ class KimiDeltaAttention(Mixer):
         return log_decay_BTHK * valid_BT[:, :, None, None], beta_BTH * valid_BT[:, :, None]
 
     def _recur(
-        self, inputs: tuple[Tensor, ...], documents_BT: Tensor | None, state: KimiDeltaState | None
+        self, inputs: tuple[Tensor, ...], context: Context, state: KimiDeltaState | None
     ) -> tuple[Tensor, Tensor | None]:
         """Outputs and the last memory, by the form of the rule that fits; that is None from packed documents."""
         q, k, v, log_decay, beta = inputs
         memory = None if state is None else state.memory_BHKV
         if v.shape[1] == 1:
             return naive_generalised_delta_rule(q, beta[..., None] * k, v, log_decay, k, memory_BHKV=memory)
-        given = {"memory_BHKV": memory, "documents_BT": documents_BT}
-        if kernel_fits(k, v, memory, documents_BT):
-            return kernel_kimi_delta_rule(q, k, v, log_decay, beta, **given)
+        given = {"memory_BHKV": memory, "documents_BT": context.documents_BT}
+        if kernel_fits(k, v, memory, context.documents_BT):
+            return kernel_kimi_delta_rule(q, k, v, log_decay, beta, boundaries=context.boundaries, **given)
         written, size = beta[..., None] * k, self.config.chunk_size
         return chunked_generalised_delta_rule(q, written, v, log_decay, k, chunk_size=size, **given)
 

@@ -71,7 +71,7 @@ class LatentState(SlotState):
 class LatentAttention(Mixer):
     """Takes no added values: what is added to a head's values past the latent could not be read off the cache.
 
-    flops_per_token counts a whole row at once, keys and values expanded, masked scores included.
+    flops_per_token counts a whole row at once, keys and values expanded.
     """
 
     values_dim = 0
@@ -177,10 +177,11 @@ class LatentAttention(Mixer):
         return LatentState(lengths_B, max_len, 0, torch.zeros(shape, dtype=dtype, device=device))
 
     def flops_per_token(self, context_len: int) -> float:
+        """As counted for a whole row, without the masked scores."""
         layers = [self.q, self.latent, self.rotary_key, self.k, self.v, self.out]
         layers += [] if self.q_down is None else [self.q_down]
         projections = sum(2 * layer.weight.numel() for layer in layers)
-        return projections + 4 * self.config.num_heads * self._width() * context_len
+        return projections + 4 * self.config.num_heads * self._width() * (context_len + 1) / 2
 
     def state_bytes(self, context_len: int) -> int:
         return 2 * (self.latent_dim + self.rope_dim) * context_len

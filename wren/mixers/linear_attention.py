@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from wren import recurrent
 from wren.errors import ConfigError
-from wren.mixer import Context, Mixer, valid_mask, without_padding
+from wren.mixer import Context, Mixer, valid_mask, with_values, without_padding
 from wren.ops.decay import inverse_softplus_of_times
 from wren.ops.decay_attention import chunked_flops_per_token, decay_attention
 from wren.ops.settings import check_counts
@@ -152,6 +152,7 @@ class LinearAttention(Mixer):
             log_decay_BTH,
             memory_BHKV=None if state is None else state.memory_BHKV,
             documents_BT=context.documents_BT,
+            boundaries=context.boundaries,
             chunk_size=self.config.chunk_size,
         )
         recurrent.carry_on(state, last_BHKV, x_BTD.shape[1], context.valid_B)
@@ -163,9 +164,7 @@ class LinearAttention(Mixer):
         self, x_BTD: Tensor, context: Context, state: LinearAttentionState | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Projected, convolved, activated."""
-        parts = [self.v(x_BTD), self.k(x_BTD), self.q(x_BTD)]
-        if context.values_BTD is not None:
-            parts[0] = parts[0] + context.values_BTD.to(parts[0].dtype)
+        parts = [with_values(self.v(x_BTD), context), self.k(x_BTD), self.q(x_BTD)]
         parts = recurrent.convolved(parts, self.conv, context, state)
         if self.conv_bias is not None:
             biases = self.conv_bias.split(self.widths)

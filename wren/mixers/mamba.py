@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wren.mixer import Context, Mixer, State, advance, check_tail, own_state, valid_mask, without_padding
+from wren.mixer import Context, Mixer, State, advance, check_tail, own_state, valid_mask, with_values, without_padding
 from wren.ops.decay import inverse_softplus_of_times
 from wren.ops.selective_scan import block_length, chunked_selective_scan, naive_selective_scan
 from wren.ops.settings import check_conv_size, check_counts
@@ -105,9 +105,7 @@ class Mamba(Mixer):
 
     def _channels(self, x_BTD: Tensor, context: Context, state: MambaState | None) -> Tensor:
         """u (B, T, E): projected, convolved, activated; carries the convolution's tail on."""
-        u_BTE = self.u(x_BTD)
-        if context.values_BTD is not None:
-            u_BTE = u_BTE + context.values_BTD.to(u_BTE.dtype)
+        u_BTE = with_values(self.u(x_BTD), context)
         if self.conv is None or self.conv_bias is None:
             return F.silu(u_BTE)
         tail_BUE = None if state is None else state.tail_BUE

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wren.errors import ConfigError
-from wren.mixer import Context, Mixer, State, advance, check_tail, own_state, valid_mask, without_padding
+from wren.mixer import Context, Mixer, State, advance, check_tail, own_state, valid_mask, with_values, without_padding
 from wren.ops.generalised_delta_rule import (
     chunked_flops_per_token,
     chunked_generalised_delta_rule,
@@ -118,7 +118,7 @@ class Rwkv7(Mixer):
         x_BTD = without_padding(x_BTD, context.valid_B)
         shift_BTD = self._previous(x_BTD, context, state) - x_BTD
         inputs = self._inputs(x_BTD, shift_BTD, context)
-        o_BTHK = self._recur(inputs, context.documents_BT, state)
+        o_BTHK = self._recur(inputs, context, state)
         if state is not None:
             state.lengths_B = advance(state.lengths_B, x_BTD.shape[1], context.valid_B)
         r, k, v = inputs[:3]
@@ -146,9 +146,7 @@ class Rwkv7(Mixer):
     def _inputs(self, x_BTD: Tensor, shift_BTD: Tensor, context: Context) -> list[Tensor]:
         """r, k, v, log decay, what is read and what is erased, (B, T, H, K); all but r and v in fp32 at least."""
         mix = {name: self._mixed(x_BTD, shift_BTD, name) for name in "rwkva"}
-        r, k, v = self.r(mix["r"]), widened(self.k(mix["k"])), self.v(mix["v"])
-        if context.values_BTD is not None:
-            v = v + context.values_BTD.to(v.dtype)
+        r, k, v = self.r(mix["r"]), widened(self.k(mix["k"])), with_values(self.v(mix["v"]), context)
         decay = widened(self.decay_up(self.decay_down(mix["w"]).tanh())) + self.decay_bias
         rate = (widened(self.rate_up(self.rate_down(mix["a"]))) + self.rate_bias).sigmoid()
         log_decay = LOWEST * decay.sigmoid()
@@ -162,15 +160,16 @@ class Rwkv7(Mixer):
         # the rule reads after the decay, which is safely undone: it is never below 0.545
         return [r, k, v, log_decay, kappa * (-log_decay).exp(), erase]
 
-    def _recur(self, inputs: list[Tensor], documents_BT: Tensor | None, state: Rwkv7State | None) -> Tensor:
+    def _recur(self, inputs: list[Tensor], context: Context, state: Rwkv7State | None) -> Tensor:
         """Runs the rule by the form that fits, and carries the memory on."""
         r, k, v, log_decay, read, erase = inputs
         memory = None if state is None else state.memory_BHKV
-        given = {"erase_BTHK": erase, "memory_BHKV": memory, "documents_BT": documents_BT}
+        given = {"erase_BTHK": erase, "memory_BHKV": memory, "documents_BT": context.documents_BT}
         if v.shape[1] == 1:
             o_BTHK, last = naive_generalised_delta_rule(r, k, v, log_decay, read, **given)
-        elif kernel_fits(k, v, memory, documents_BT):
-            o_BTHK, last = kernel_generalised_delta_rule(r, k, v, log_decay, read, lowest=LOWEST, **given)
+        elif kernel_fits(k, v, memory, context.documents_BT):
+            given |= {"boundaries": context.boundaries, "lowest": LOWEST}
+            o_BTHK, last = kernel_generalised_delta_rule(r, k, v, log_decay, read, **given)
         else:
             size = self.config.chunk_size
             o_BTHK, last = chunked_generalised_delta_rule(r, k, v, log_decay, read, chunk_size=size, **given)

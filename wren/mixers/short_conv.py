@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wren.errors import ConfigError
-from wren.mixer import Context, Mixer, State, advance, check_tail, own_state, without_padding
+from wren.mixer import Context, Mixer, State, advance, check_tail, own_state, with_values, without_padding
 from wren.ops.short_convolution import next_tail, short_convolution
 
 
@@ -60,9 +60,7 @@ class ShortConv(Mixer):
         if state is not None:
             check_tail("convolution tails", state.tail_BUD, self._tail_shape())
         b_BTD, c_BTD, u_BTD = self.inputs(without_padding(x_BTD, context.valid_B)).chunk(3, dim=-1)
-        if context.values_BTD is not None:
-            u_BTD = u_BTD + context.values_BTD.to(u_BTD.dtype)
-        gated_BTD = b_BTD * u_BTD
+        gated_BTD = b_BTD * with_values(u_BTD, context)
         tail_BUD = None if state is None else state.tail_BUD
         mixed_BTD = short_convolution(gated_BTD, self.conv, tail_BUC=tail_BUD, documents_BT=context.documents_BT)
         if self.conv_bias is not None:

@@ -91,18 +91,29 @@ class Optimizer:
             module.begin_step()
 
     def tensors(self) -> dict[str, Tensor]:
-        """The state as named tensors, e.g. "blocks.0.mlp.up.weight/exp_avg"."""
+        """The state as named tensors, e.g. "blocks.0.mlp.up.weight/exp_avg"; none before the first step.
+
+        A parameter that has had no gradient yet is there with the zeros that it will begin with: what is not there has
+        been lost.
+        """
+        if not any(part.state for part in self.parts):
+            return {}
         return {
-            f"{self.names[id(p)]}/{key}": value
-            for part in self.parts
-            for p, state in part.state.items()
-            for key, value in state.items()
-            if isinstance(value, Tensor)
+            f"{name}/{field}": value
+            for name, (part, p) in self._trained().items()
+            for field, value in (part.state.get(p) or _begun(part, p)).items()
         }
 
+    def _trained(self) -> dict[str, tuple[torch.optim.Optimizer, Tensor]]:
+        """Every parameter by its name, and what trains it."""
+        return {self.names[id(p)]: (part, p) for part in self.parts for g in part.param_groups for p in g["params"]}
+
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Puts back what tensors() gave; raises CheckpointError when they are another model's or optimizer's."""
-        known = {self.names[id(p)]: (part, p) for part in self.parts for g in part.param_groups for p in g["params"]}
+        """Puts back what tensors() gave, all or nothing.
+
+        Raises CheckpointError when they are another model's or optimizer's, or not all of them.
+        """
+        known = self._trained()
         states: dict[str, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             name, _, field = key.rpartition("/")
@@ -111,8 +122,6 @@ class Optimizer:
                     f"The optimizer state holds '{name}', which this model does not train; it is another model's."
                 )
             states.setdefault(name, {})[field] = value
-        for part in self.parts:
-            part.state.clear()
         for name, fields in states.items():
             part, p = known[name]
             wanted = _fields(part)
@@ -121,7 +130,18 @@ class Optimizer:
                     f"The optimizer state of '{name}' is {', '.join(sorted(fields))}, not {', '.join(sorted(wanted))}; "
                     "it was trained with another optimizer.kind."
                 )
-            part.state[p] = {field: _placed(value, field, part, p, name) for field, value in fields.items()}
+            for field, value in fields.items():
+                _check_shape(name, field, value, p)
+        if states and (lost := [name for name in known if name not in states]):
+            raise CheckpointError(
+                f"The optimizer state lacks '{lost[0]}'{f' and {len(lost) - 1} more' if lost[1:] else ''}, which this "
+                "model trains; it is another model's, or a part of it was lost."
+            )
+        for part in self.parts:
+            part.state.clear()  # before the copies: memory holds one state at a time
+        for name, fields in states.items():
+            part, p = known[name]
+            part.state[p] = {field: _placed(value, field, part, p) for field, value in fields.items()}
 
 
 def _fields(part: torch.optim.Optimizer) -> set[str]:
@@ -131,17 +151,29 @@ def _fields(part: torch.optim.Optimizer) -> set[str]:
     return {"step", "exp_avg", "exp_avg_sq"}
 
 
-def _placed(value: Tensor, field: str, part: torch.optim.Optimizer, p: Tensor, name: str) -> Tensor:
+def _begun(part: torch.optim.Optimizer, p: Tensor) -> dict[str, Tensor]:
+    """The state of a parameter before its first gradient."""
+    return {field: torch.zeros(()) if field == "step" else torch.zeros_like(_like(p, field)) for field in _fields(part)}
+
+
+def _like(p: Tensor, field: str) -> Tensor:
+    """What a moment has the shape of."""
+    return p.detach()[:, :1] if field == "row_mean" else p.detach()
+
+
+def _check_shape(name: str, field: str, value: Tensor, p: Tensor) -> None:
+    shape = [] if field == "step" else list(_like(p, field).shape)
+    if list(value.shape) != shape:
+        raise CheckpointError(
+            f"The optimizer state of '{name}' is {list(value.shape)} there and {shape} here; it is another model's."
+        )
+
+
+def _placed(value: Tensor, field: str, part: torch.optim.Optimizer, p: Tensor) -> Tensor:
     """A copy of a stored tensor where the optimizer would have made it: never the memory of a mapped file."""
     if field == "step":
         return value.to(p.device if part.defaults["fused"] else "cpu", copy=True)
-    like = p.detach()[:, :1] if field == "row_mean" else p.detach()
-    if value.shape != like.shape:
-        raise CheckpointError(
-            f"The optimizer state of '{name}' is {list(value.shape)} there and {list(like.shape)} here; it is another "
-            "model's."
-        )
-    return torch.empty_like(like).copy_(value)
+    return torch.empty_like(_like(p, field)).copy_(value)
 
 
 def block_matrices(model: nn.Module) -> list[Tensor]:

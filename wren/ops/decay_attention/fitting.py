@@ -8,6 +8,7 @@ from torch import Tensor
 from wren.ops.decay_attention.chunked import chunked_decay_attention
 from wren.ops.decay_attention.kernel import kernel_decay_attention, kernel_fits
 from wren.ops.decay_attention.naive import naive_decay_attention
+from wren.ops.fla import Boundaries
 
 
 def decay_attention(
@@ -18,15 +19,19 @@ def decay_attention(
     *,
     memory_BHKV: Tensor | None = None,
     documents_BT: Tensor | None = None,
+    boundaries: Boundaries | None = None,
     chunk_size: int = 64,
 ) -> tuple[Tensor, Tensor | None]:
     """As naive_decay_attention: that form for one token, else fla's kernel where it can run, else chunks.
 
-    The last memory is None where the kernel ran over packed documents.
+    boundaries: of the documents, where the caller shares them between layers. The last memory is None where the
+    kernel ran over packed documents.
     """
     inputs = (q_BTGK, k_BTGK, v_BTHV, log_decay_BTH)
     if q_BTGK.shape[1] == 1:
         return naive_decay_attention(*inputs, memory_BHKV=memory_BHKV)
     if kernel_fits(v_BTHV, memory_BHKV, documents_BT):
-        return kernel_decay_attention(*inputs, memory_BHKV=memory_BHKV, documents_BT=documents_BT)
+        return kernel_decay_attention(
+            *inputs, memory_BHKV=memory_BHKV, documents_BT=documents_BT, boundaries=boundaries
+        )
     return chunked_decay_attention(*inputs, memory_BHKV=memory_BHKV, documents_BT=documents_BT, chunk_size=chunk_size)

@@ -18,6 +18,7 @@ def kernel_decay_attention(
     *,
     memory_BHKV: Tensor | None = None,
     documents_BT: Tensor | None = None,
+    boundaries: fla.Boundaries | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """As naive_decay_attention, in the dtype of v; packed documents give no last memory (None)."""
     from fla.ops.simple_gla import chunk_simple_gla  # type: ignore[import-not-found]
@@ -28,4 +29,4 @@ def kernel_decay_attention(
     inputs = {"q": q, "k": k, "v": v_BTHV}
     if log_decay_BTH is not None:
         inputs["g"] = log_decay_BTH.float().expand(B, -1, -1).contiguous()
-    return fla.recur(chunk_simple_gla, inputs, memory_BHKV, documents_BT, scale=1.0)
+    return fla.recur(chunk_simple_gla, inputs, memory_BHKV, documents_BT, boundaries, scale=1.0)

@@ -16,7 +16,13 @@ def kernel_fits(q_BTHK: Tensor) -> bool:
 
 
 def kernel_forgetting_attention(
-    q_BTHK: Tensor, k_BTJK: Tensor, v_BTJK: Tensor, log_forget_BTH: Tensor, *, documents_BT: Tensor | None = None
+    q_BTHK: Tensor,
+    k_BTJK: Tensor,
+    v_BTJK: Tensor,
+    log_forget_BTH: Tensor,
+    *,
+    documents_BT: Tensor | None = None,
+    boundaries: fla.Boundaries | None = None,
 ) -> Tensor:
     """As naive_forgetting_attention, in the dtype of v."""
     from fla.ops.forgetting_attn import parallel_forgetting_attn  # type: ignore[import-not-found]
@@ -24,5 +30,5 @@ def kernel_forgetting_attention(
     inputs = {"q": q_BTHK.to(v_BTJK.dtype), "k": k_BTJK.to(v_BTJK.dtype), "v": v_BTJK, "g": log_forget_BTH}
     if documents_BT is None:
         return parallel_forgetting_attn(**inputs)
-    o_1NHK = parallel_forgetting_attn(**fla.as_one_row(inputs, documents_BT))
+    o_1NHK = parallel_forgetting_attn(**fla.as_one_row(inputs, documents_BT, boundaries))
     return o_1NHK[0].unflatten(0, documents_BT.shape)

@@ -7,6 +7,7 @@ import math
 
 from torch import Tensor
 
+from wren.ops.fla import Boundaries
 from wren.ops.gated_delta_rule.chunked import chunked_gated_delta_rule
 from wren.ops.gated_delta_rule.kernel import kernel_fits, kernel_gated_delta_rule
 from wren.ops.gated_delta_rule.naive import naive_gated_delta_rule
@@ -21,17 +22,21 @@ def gated_delta_rule(
     *,
     memory_BHKV: Tensor | None = None,
     documents_BT: Tensor | None = None,
+    boundaries: Boundaries | None = None,
     chunk_size: int = 64,
 ) -> tuple[Tensor, Tensor | None]:
     """As naive_gated_delta_rule: that form for one token, else fla's kernel where it can run, else chunks.
 
-    The last memory is None where the kernel ran over packed documents.
+    boundaries: of the documents, where the caller shares them between layers. The last memory is None where the
+    kernel ran over packed documents.
     """
     inputs = (q_BTHK, k_BNHK, v_BNHV, log_decay_BTH, beta_BNH)
     if q_BTHK.shape[1] == 1:
         return naive_gated_delta_rule(*inputs, memory_BHKV=memory_BHKV)
     if kernel_fits(v_BNHV, memory_BHKV, documents_BT):
-        return kernel_gated_delta_rule(*inputs, memory_BHKV=memory_BHKV, documents_BT=documents_BT)
+        return kernel_gated_delta_rule(
+            *inputs, memory_BHKV=memory_BHKV, documents_BT=documents_BT, boundaries=boundaries
+        )
     return chunked_gated_delta_rule(*inputs, memory_BHKV=memory_BHKV, documents_BT=documents_BT, chunk_size=chunk_size)
 
 

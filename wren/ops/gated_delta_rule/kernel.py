@@ -19,6 +19,7 @@ def kernel_gated_delta_rule(
     *,
     memory_BHKV: Tensor | None = None,
     documents_BT: Tensor | None = None,
+    boundaries: fla.Boundaries | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """As naive_gated_delta_rule, in the dtype of v; packed documents give no last memory (None)."""
     inputs = {"q": q_BTHK.to(v_BNHV.dtype), "k": k_BNHK.to(v_BNHV.dtype), "v": v_BNHV, "beta": beta_BNH}
@@ -29,11 +30,11 @@ def kernel_gated_delta_rule(
         from fla.ops.gated_delta_product import chunk_gated_delta_product  # type: ignore[import-not-found]
 
         steps = {"g": None, "num_householder": num_steps} if log_decay_BTH is None else {"num_householder": num_steps}
-        return fla.recur(chunk_gated_delta_product, inputs, memory_BHKV, documents_BT, **steps)
+        return fla.recur(chunk_gated_delta_product, inputs, memory_BHKV, documents_BT, boundaries, **steps)
     if log_decay_BTH is None:
         from fla.ops.delta_rule import chunk_delta_rule  # type: ignore[import-not-found]
 
-        return fla.recur(chunk_delta_rule, inputs, memory_BHKV, documents_BT)
+        return fla.recur(chunk_delta_rule, inputs, memory_BHKV, documents_BT, boundaries)
     from fla.ops.gated_delta_rule import chunk_gated_delta_rule  # type: ignore[import-not-found]
 
-    return fla.recur(chunk_gated_delta_rule, inputs, memory_BHKV, documents_BT)
+    return fla.recur(chunk_gated_delta_rule, inputs, memory_BHKV, documents_BT, boundaries)

@@ -35,14 +35,15 @@ def naive_gated_delta_rule(
     num_steps = k.shape[1] // T
     memory = v.new_zeros(B, H, K, v.shape[-1]) if memory_BHKV is None else memory_BHKV.to(v.dtype)
     outputs = []
-    for t in range(T):
-        if documents_BT is not None and t > 0:
-            memory = memory * (documents_BT[:, t] == documents_BT[:, t - 1])[:, None, None, None]
-        if log_decay is not None:
-            memory = memory * log_decay[:, t].exp()[..., None, None]
-        for n in range(t * num_steps, (t + 1) * num_steps):
-            recalled_BH1V = k[:, n, :, None] @ memory
-            written_BH1V = beta[:, n, :, None, None] * (v[:, n, :, None] - recalled_BH1V)
-            memory = memory + k[:, n, :, :, None] @ written_BH1V
-        outputs.append((q[:, t, :, None] @ memory).squeeze(2))
+    with torch.autocast(q.device.type, enabled=False):
+        for t in range(T):
+            if documents_BT is not None and t > 0:
+                memory = memory * (documents_BT[:, t] == documents_BT[:, t - 1])[:, None, None, None]
+            if log_decay is not None:
+                memory = memory * log_decay[:, t].exp()[..., None, None]
+            for n in range(t * num_steps, (t + 1) * num_steps):
+                recalled_BH1V = k[:, n, :, None] @ memory
+                written_BH1V = beta[:, n, :, None, None] * (v[:, n, :, None] - recalled_BH1V)
+                memory = memory + k[:, n, :, :, None] @ written_BH1V
+            outputs.append((q[:, t, :, None] @ memory).squeeze(2))
     return torch.stack(outputs, dim=1) * K**-0.5, memory

@@ -18,10 +18,11 @@ def kernel_gated_linear_attention(
     *,
     memory_BHKV: Tensor | None = None,
     documents_BT: Tensor | None = None,
+    boundaries: fla.Boundaries | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """As naive_gated_linear_attention, in the dtype of v; packed documents give no last memory (None)."""
     from fla.ops.gla import chunk_gla  # type: ignore[import-not-found]
 
     given = {"q": q_BTHK, "k": k_BTHK, "v": v_BTHV}
     inputs = {name: x.to(v_BTHV.dtype) for name, x in given.items()} | {"g": log_decay_BTHK.float()}
-    return fla.recur(chunk_gla, inputs, memory_BHKV, documents_BT, scale=1.0)
+    return fla.recur(chunk_gla, inputs, memory_BHKV, documents_BT, boundaries, scale=1.0)

@@ -24,6 +24,7 @@ def kernel_kimi_delta_rule(
     *,
     memory_BHKV: Tensor | None = None,
     documents_BT: Tensor | None = None,
+    boundaries: fla.Boundaries | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """As naive_generalised_delta_rule of keys beta k, read k and no erase; in the dtype of v.
 
@@ -33,7 +34,7 @@ def kernel_kimi_delta_rule(
 
     given = {"q": q_BTHK, "k": k_BTHK, "v": v_BTHV}
     inputs = {name: x.to(v_BTHV.dtype) for name, x in given.items()} | {"g": log_decay_BTHK, "beta": beta_BTH}
-    return fla.recur(chunk_kda, inputs, memory_BHKV, documents_BT, scale=1.0)
+    return fla.recur(chunk_kda, inputs, memory_BHKV, documents_BT, boundaries, scale=1.0)
 
 
 def kernel_generalised_delta_rule(
@@ -46,6 +47,7 @@ def kernel_generalised_delta_rule(
     erase_BTHK: Tensor | None = None,
     memory_BHKV: Tensor | None = None,
     documents_BT: Tensor | None = None,
+    boundaries: fla.Boundaries | None = None,
     lowest: float | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """As naive_generalised_delta_rule, in the dtype of v; packed documents give no last memory (None).
@@ -59,4 +61,4 @@ def kernel_generalised_delta_rule(
     given = {"q": q_BTHK, "k": k_BTHK, "v": v_BTHV, "a": removed, "b": erase}
     inputs = {name: x.to(v_BTHV.dtype) for name, x in given.items()} | {"gk": log_decay_BTHK}
     bound = {} if lowest is None or lowest <= -2 else {"lower_bound": lowest, "safe_gate": True, "chunk_size": 64}
-    return fla.recur(chunk_dplr_delta_rule, inputs, memory_BHKV, documents_BT, scale=1.0, **bound)
+    return fla.recur(chunk_dplr_delta_rule, inputs, memory_BHKV, documents_BT, boundaries, scale=1.0, **bound)

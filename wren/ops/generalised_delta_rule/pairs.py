@@ -45,10 +45,11 @@ class DecayedPairs(torch.autograd.Function):
         grad_pairs, grad_start, grad_end = grads
         grad_rows, grad_keys = torch.zeros_like(rows), torch.empty_like(keys)
         into_start, into_end = grad_start * from_start, grad_end * to_end
-        for group in _groups(log_decay):
-            given = (rows[group], keys[group], log_decay[group], grad_pairs[group])
-            levels = _gradients_of_group(*given, grad_rows[group], grad_keys[group])
-            _down_the_tree(into_start[group], into_end[group], levels)
+        with torch.autocast(rows.device.type, enabled=False):  # a caller may go backward inside of it
+            for group in _groups(log_decay):
+                given = (rows[group], keys[group], log_decay[group], grad_pairs[group])
+                levels = _gradients_of_group(*given, grad_rows[group], grad_keys[group])
+                _down_the_tree(into_start[group], into_end[group], levels)
         return grad_rows, grad_keys, into_start
 
 

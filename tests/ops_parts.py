@@ -1,6 +1,6 @@
-"""What the tests of ops with a decaying memory share: draws, documents, and what is measured of a chunked form.
+"""What the tests of ops share: draws, documents, and what is measured of a chunked form.
 
-A rule is called with tensors by name and gives outputs and the last memory.
+A rule has a memory: it is called with tensors by name, the queries first, and gives outputs and the last memory.
 """
 
 from collections.abc import Callable
@@ -33,6 +33,10 @@ def documents(length: int) -> Tensor:
     return (torch.rand(2, length, generator=torch.Generator().manual_seed(1)) < 0.1).long().cumsum(1)
 
 
+def length_of(inputs: Inputs) -> int:
+    return next(iter(inputs.values())).shape[1]
+
+
 def values_and_gradients(rule: Rule, inputs: Inputs, **settings: Any) -> list[Tensor]:
     """Outputs, the last memory, and the gradients of every input that is there."""
     o, memory = rule(**inputs, **settings)
@@ -42,9 +46,16 @@ def values_and_gradients(rule: Rule, inputs: Inputs, **settings: Any) -> list[Te
     return [o, memory, *torch.autograd.grad((o * weights).sum() + memory.square().sum(), given)]
 
 
+def output_and_gradients(attention: Callable[..., Tensor], inputs: list[Tensor], **settings: Any) -> list[Tensor]:
+    """Of an op without a memory, called with tensors by place."""
+    o = attention(*inputs, **settings)
+    weights = torch.linspace(-1, 1, o.numel(), dtype=o.dtype).cos().view_as(o)
+    return [o, *torch.autograd.grad((o * weights).sum(), inputs)]
+
+
 def check_same(rule: Rule, truth: Rule, inputs: Inputs, *, packed: bool = False, **settings: Any) -> None:
     """Values and gradients of both; the settings are the rule's alone."""
-    documents_BT = documents(inputs["v_BTHV"].shape[1]) if packed else None
+    documents_BT = documents(length_of(inputs)) if packed else None
     expected = values_and_gradients(truth, inputs, documents_BT=documents_BT)
     found = values_and_gradients(rule, inputs, documents_BT=documents_BT, **settings)
     for ours, exact in zip(found, expected, strict=True):
@@ -99,30 +110,37 @@ def check_kept_memory(rule: Rule, inputs: Callable[[int], Inputs]) -> None:
 
 
 def check_autocast(rule: Rule, inputs: Callable[[int], Inputs]) -> None:
-    """Autocast changes no number and no dtype, and the backward pass runs under it."""
+    """Autocast around the forward pass changes no number, of values or gradients; a backward pass under it runs."""
     for length in (1, 70):
         given = inputs(length)
-        expected, _ = rule(**given)
+        there = [x for x in given.values() if x is not None]
+        results = []
+        for enabled in (False, True):
+            with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+                o, memory = rule(**given)
+            assert memory is not None
+            gradients = torch.autograd.grad(o.cos().sum() + memory.sum(), there, retain_graph=True)
+            results.append([o, memory, *gradients])
+        for found, expected in zip(results[1], results[0], strict=True):
+            assert found.dtype == torch.float32
+            assert torch.equal(found, expected)
         with torch.autocast("cpu", torch.bfloat16):
-            found, memory = rule(**given)
-            found.sum().backward()
-        assert memory is not None
-        assert memory.dtype == torch.float32
-        assert torch.equal(found, expected)
+            results[1][0].sum().backward()
 
 
-def check_kernel(
-    kernel: Rule, naive: Rule, fits: Callable[..., bool], given: Inputs, decay: str, *, packed: bool
-) -> None:
-    """Values and gradients of fla's kernel in bf16, its decays in fp32, against the truth in fp32; skips without it."""
+def check_kernel(kernel: Rule, naive: Rule, fits: Callable[..., bool], given: Inputs, *wide: str, packed: bool) -> None:
+    """Values and gradients of fla's kernel against the truth in fp32; skips without it.
+
+    wide: the inputs that the kernel too gets in fp32; the others it gets in bf16.
+    """
     if not torch.cuda.is_available():
         pytest.skip("fla's kernel needs a CUDA GPU, and this machine has none")
     pytest.importorskip("fla", reason="flash-linear-attention is not installed")
     given = {name: None if x is None else x.detach().cuda() for name, x in given.items() if name != "memory_BHKV"}
     inputs = leaves(given, torch.float32)
-    half = leaves({name: x for name, x in given.items() if name != decay}, torch.bfloat16) | {decay: inputs[decay]}
-    documents_BT = documents(half["v_BTHV"].shape[1]).cuda() if packed else None
-    if not fits(half["v_BTHV"], None, documents_BT):
+    half = inputs | leaves({name: x for name, x in given.items() if name not in wide}, torch.bfloat16)
+    documents_BT = documents(length_of(inputs)).cuda() if packed else None
+    if not fits(next(x for name, x in half.items() if name.startswith("v_")), None, documents_BT):
         pytest.skip("this GPU is older than capability 8.0, which fla's kernel needs")
     results = []
     for rule, tensors in ((kernel, half), (naive, inputs)):
