@@ -56,6 +56,16 @@ def test_learned_positions_end_with_a_sentence():
         model(tokens(1, 12), documents_BT=torch.tensor([[0] * 9 + [1] * 3]))
 
 
+@pytest.mark.parametrize("cached", [False, True])
+def test_positions_past_the_table_are_a_sentence_in_a_short_row_too(cached: bool):
+    model = replace(PLAIN, learned_positions=8).build()
+    state = model.new_state(1, 8) if cached else None
+    with pytest.raises(ConfigError, match="A row of 9 tokens is longer than the 8 learned positions"):
+        model(tokens(1, 2), positions_BT=torch.tensor([[7, 8]]), state=state)
+    assert state is None or state.lengths_B.tolist() == [0]
+    assert model(tokens(1, 2), positions_BT=torch.tensor([[6, 7]]), state=state).shape == (1, 2, VOCAB)
+
+
 def test_a_cached_row_stops_at_the_last_learned_position():
     """Also for a mixer whose own state never fills; padding past the table does not count."""
     model = replace(PLAIN, learned_positions=8, mixers=(gated_delta_net.Config(num_heads=2),)).build().eval()

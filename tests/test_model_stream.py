@@ -259,3 +259,14 @@ def test_outputs_of_looped_blocks_begin_smaller():
 def test_a_u_net_of_one_layer_is_a_sentence():
     with pytest.raises(ConfigError, match=r"skips\.unet needs at least two layers"):
         replace(PLAIN, depth=1, skips=SkipsConfig(unet=True)).build()
+
+
+def test_the_layers_share_the_boundaries_of_documents():
+    model = made(loops=2)
+    calls = seen(model, tokens(1, 12), documents_BT=DOCUMENTS)
+    shared = [context.boundaries for name in calls if name.endswith(".mixer") for _, context in calls[name]]
+    assert len(shared) == 6
+    assert all(each is shared[0] for each in shared)
+    assert shared[0] is not None
+    assert shared[0].cu_seqlens.tolist() == [0, 4, 6, 12]
+    assert seen(model, tokens(1, 12))["blocks.0.mixer"][0][1].boundaries is None

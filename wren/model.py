@@ -22,6 +22,7 @@ from wren.block import Block, NearConfig, NearState, make_norm, norm_flops
 from wren.errors import ConfigError
 from wren.mixer import Context, Mixer, MixerConfig, State
 from wren.mlp import MlpConfig
+from wren.ops.fla import Boundaries
 from wren.skips import Skips, SkipsConfig, Values
 from wren.state import LMState
 from wren.tables import Ngrams, RecentState, Table, TablesConfig
@@ -180,6 +181,8 @@ class LM(nn.Module):
             context = context._replace(documents_BT=None, positions_BT=given)
         elif context.positions_BT is None and context.documents_BT is not None and state is None:
             context = context._replace(positions_BT=positions_in_documents(context.documents_BT))
+        if context.documents_BT is not None:
+            context = context._replace(boundaries=Boundaries(context.documents_BT))
         calls = self._calls(state)
         x_BTD, ngrams_BTD = self._embedded(context, state)
         values = [None] * len(self.blocks) if self.values is None else self.values(context.tokens_BT, x_BTD)
@@ -231,12 +234,13 @@ class LM(nn.Module):
         """Rows of the position table: (T,) or (B, T)."""
         rows, length = self.config.learned_positions or 0, tokens_BT.shape[1]
         index_T = torch.arange(length, device=tokens_BT.device)
-        if state is not None:  # only padding lies past the table: LMState.advance bounds the rest
-            return (state.lengths_B[:, None] + index_T).clamp(max=rows - 1) if positions_BT is None else positions_BT
+        if positions_BT is None and state is not None:  # only padding lies past the table: LMState.advance bounds it
+            return (state.lengths_B[:, None] + index_T).clamp(max=rows - 1)
         if positions_BT is None:
             positions_BT = index_T
-        if length > rows and int(positions_BT.max()) >= rows:
-            longest = int(positions_BT.max()) + 1
+        # a short row passes the table only by a caller's positions; asking a GPU would wait, and cut a graph in two
+        cheap = positions_BT.device.type == "cpu" and positions_BT.numel() > 0 and not torch.compiler.is_compiling()
+        if (length > rows or cheap) and (longest := int(positions_BT.max()) + 1) > rows:
             raise ConfigError(f"A row of {longest} tokens is longer than the {rows} learned positions; cut it shorter.")
         return positions_BT
 

@@ -80,6 +80,8 @@ class TrainState:
             raise CheckpointError(
                 f"{saved.path} was trained with{'' if scaler else 'out'} fp16; set --dtype as it was then."
             )
+        if not tensors and progress.step > progress.skipped:
+            raise CheckpointError(f"{saved.path} lacks the optimizer's state; resume from another checkpoint.")
         checkpoint.load_weights(self.model, saved.model, saved.path)
         self.optimizer.load_tensors(tensors)
         self.batches.load_state(batches)

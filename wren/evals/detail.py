@@ -41,7 +41,7 @@ def detail(
     row = 0
     for batch in stream.batches_in_order(batch_size or max(1, 4096 // stream.context_len)):
         with precision.context():
-            losses_BT = token_losses(model, batch.to(precision.device)).double().cpu().numpy()
+            losses_BT = token_losses(model, batch.to(precision.device)).cpu().double().numpy()
         targets_BT = batch.targets_BT.numpy()
         bytes_BT = np.where(targets_BT == IGNORE, 0, token_bytes_V[np.maximum(targets_BT, 0)])
         sums.add(row, losses_BT, bytes_BT, completed(batch))
