@@ -170,3 +170,14 @@ def test_a_dry_run_writes_nothing(prepared: Path, tmp_path: Path, capsys: pytest
     assert main(["compare", *COMMAND, *flags]) == 0
     assert "2 tuning and 2 final trainings of 30 steps" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("name", "kind"), [("config.json", "a training run"), ("manifest.json", "prepared data")])
+@pytest.mark.parametrize(
+    "verb", [["probe", "--probes", "parity"], ["compare", "--recipes", "tiny", "--source", "x.txt"]]
+)
+def test_a_folder_of_another_kind_is_left_alone(tmp_path, capsys, verb, name, kind):
+    (tmp_path / name).write_text("{}")
+    assert main([*verb, "--out", str(tmp_path), "--dry-run"]) == 2
+    assert f"{tmp_path} holds {kind} ({name}); choose another --out." in " ".join(capsys.readouterr().err.split())
+    assert [path.name for path in tmp_path.iterdir()] == [name]

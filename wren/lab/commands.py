@@ -55,6 +55,7 @@ def probe(
         raise ConfigError(f"--seeds is {seeds}; it must be at least 1.")
     widths = [int(_number(int, text, "width")) for text in listed(dims, "widths")] if dims is not None else []
     rates = [_number(float, text, "learning rate") for text in listed(lrs, "learning rates")] if lrs is not None else []
+    _check_free(out)
     cells = probe_sweep.plan(listed(mixers, "mixers"), listed(probes, "probes"), size, out, widths, steps)
     if dry_run:
         print(probe_sweep.describe(cells, seeds))
@@ -133,6 +134,7 @@ def compare(
     from wren.precision import choose_device, choose_precision
 
     check_json(json_)
+    _check_free(out)
     compare_data.check_source(source, data, val, text_key)
     size = _vocab_size(vocab_size, data)
     arms = reading.read_arms(recipes, size)
@@ -193,3 +195,10 @@ def _number(kind: type, text: str, what: str) -> float:
     if not 0 < value < float("inf"):
         raise ConfigError(f"A {what} of {text} makes no sense; it must be above 0.")
     return value
+
+
+def _check_free(out: Path) -> None:
+    """Raises ConfigError for the folder of a training run or of prepared data: a report would be written over."""
+    for name, kind in (("config.json", "a training run"), ("manifest.json", "prepared data")):
+        if (out / name).exists():
+            raise ConfigError(f"{out} holds {kind} ({name}); choose another --out.")
