@@ -24,8 +24,9 @@ from rich.table import Table
 
 from wren import config as configs
 from wren.batch import Batch
+from wren.errors import DataError
+from wren.exits import exit_code
 from wren.files import write_json
-from wren.interrupt import Interrupted
 from wren.loss import cross_entropy
 from wren.precision import choose_precision
 from wren.recipes import RunConfig, gpt2, wren
@@ -37,6 +38,7 @@ NANOGPT = {"depth": 4, "dim": 128, "num_heads": 4, "context_len": 64, "batch_siz
 PUBLISHED = 1.88  # nanoGPT's README; 1.8857 measured
 OUT = Path(__file__).parent / "out" / "efficiency.json"
 CPU = torch.device("cpu")
+_LEAST = 20_000  # characters: the smallest split is still some windows long
 
 
 @dataclass
@@ -72,7 +74,16 @@ class Text:
     @classmethod
     def read(cls, path: Path, *, tune: bool) -> "Text":
         """tune: the last 5 % of the training split stand for the validation split, which is not looked at."""
-        text = path.read_text(encoding="utf-8")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            raise DataError(
+                f"{path} does not exist; nanoGPT's data/shakespeare_char/prepare.py says where tinyshakespeare is."
+            ) from error
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path} is not UTF-8 text ({error.reason}); give another --text.") from error
+        if len(text) < _LEAST:
+            raise DataError(f"{path} has {len(text):,} characters; at least {_LEAST:,} are needed.")
         place = {character: i for i, character in enumerate(sorted(set(text)))}
         ids = torch.tensor([place[character] for character in text])
         cut = int(0.9 * len(ids))
@@ -147,31 +158,29 @@ def ours(vocab_size: int, seed: int) -> RunConfig:
     return replace(config, seed=seed)
 
 
+def _seconds(text: str) -> list[float]:
+    values = [float(part) for part in text.split(",")]
+    if not all(0 < value < 86_400 for value in values):
+        raise argparse.ArgumentTypeError(f"{text}: each must be above 0 and below a day")
+    return values
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", type=Path, required=True)
-    parser.add_argument("--seconds", default="15,60,119,300")
+    parser.add_argument("--seconds", type=_seconds, default="15,60,119,300")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-baseline", action="store_true", help="do not train gpt2")
     parser.add_argument("--tune", action="store_true", help="validate on the last 5 %% of the training split instead")
     parser.add_argument("--json", type=Path, default=OUT)
     args = parser.parse_args()
     console = Console()
-    if not args.text.is_file():
-        console.print(
-            f"{args.text} does not exist; nanoGPT's data/shakespeare_char/prepare.py says where tinyshakespeare is."
-        )
-        return 2
     text = Text.read(args.text, tune=args.tune)
     rows = []
-    try:
-        if not args.no_baseline:
-            rows.append(trained(nanogpt(text.vocab_size, args.seed), text, "fp32", None, console.print))
-        for seconds in map(float, args.seconds.split(",")):
-            rows.append(trained(ours(text.vocab_size, args.seed), text, "bf16", seconds, console.print))
-    except Interrupted:
-        console.print("Interrupted; nothing is written.")
-        return 130
+    if not args.no_baseline:
+        rows.append(trained(nanogpt(text.vocab_size, args.seed), text, "fp32", None, console.print))
+    for seconds in args.seconds:
+        rows.append(trained(ours(text.vocab_size, args.seed), text, "bf16", seconds, console.print))
     table = Table("recipe", "format", "parameters", "steps", "characters", "seconds", "nats a character")
     for row in rows:
         table.add_row(
@@ -184,4 +193,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code("efficiency.py", main))

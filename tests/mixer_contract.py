@@ -7,14 +7,12 @@ import importlib
 import itertools
 import pkgutil
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 import torch
+from flop_counts import counted
 from torch import Tensor
 from torch.func import functional_call
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 import wren.mixers
 from wren.batch import positions_in_documents
@@ -313,35 +311,6 @@ def check_flops(mixer: Mixer) -> None:
         claimed = mixer.flops_per_token(context_len) * context_len
         errors = [abs(claimed / found - 1) for found in (at_once, stepwise)]
         assert min(errors) < 0.02, f"claimed {claimed:.0f}; at once {at_once}, token by token {stepwise}"
-
-
-def counted(run: Callable[[], object], *, hidden: bool = True) -> int:
-    """Floating-point operations of a call: matrix products, convolutions and triangular solves.
-
-    hidden: whether the scores count that torch's causal attention hides.
-    """
-    solve = torch.ops.aten.linalg_solve_triangular
-    flops: dict[Any, Callable[..., int]] = {solve: lambda a, b, *_, out_shape=None, **__: b[-2] * _product(b)}
-    backends = [SDPBackend.MATH]
-    if not hidden:
-        flops[torch.ops.aten._scaled_dot_product_flash_attention_for_cpu] = _seen_flops
-        backends.append(SDPBackend.FLASH_ATTENTION)
-    with sdpa_kernel(backends), FlopCounterMode(display=False, custom_mapping=flops) as counter:
-        run()
-    return counter.get_total_flops()
-
-
-def _seen_flops(
-    q: torch.Size, k: torch.Size, v: torch.Size, _dropout: float = 0.0, causal: bool = False, **_: Any
-) -> int:
-    """Of torch's fused attention on a CPU, where query t of a causal call meets t + 1 keys."""
-    T, S = q[-2], k[-2]
-    pairs = T * (T + 1) // 2 if causal else T * S
-    return 2 * _product(q[:-2]) * pairs * (q[-1] + v[-1])
-
-
-def _product(shape: torch.Size) -> int:
-    return torch.Size(shape).numel()
 
 
 @torch.no_grad()

@@ -331,3 +331,57 @@ def test_a_reader_that_goes_away_is_no_traceback(run: Path):
     command = f"{sys.executable} -m wren sample --run {run} -n 50 --max-tokens 20 | head -c 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
     assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_while_the_program_is_still_read_is_a_sentence(monkeypatch: pytest.MonkeyPatch, capsys):
+    class Finder:
+        @staticmethod
+        def find_spec(name: str, *_: object) -> None:
+            if name == "wren.cli":
+                raise KeyboardInterrupt
+
+    import wren.__main__ as entry
+
+    monkeypatch.delitem(sys.modules, "wren.cli")
+    monkeypatch.setattr(sys, "meta_path", [Finder, *sys.meta_path])
+    assert entry.main() == 130
+    assert capsys.readouterr().err == "wren: Interrupted before anything was begun.\n"
+
+
+def test_other_data_is_said_without_its_hash(data: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    (tmp_path / "other.txt").write_text("something else altogether, said many times. " * 2000)
+    other = tmp_path / "other"
+    assert main(["data", "--source", str(tmp_path / "other.txt"), "--out", str(other), "--vocab-size", "300"]) == 0
+    capsys.readouterr()
+    manifest = json.loads((other / "manifest.json").read_text())
+    shutil.copytree(run, tmp_path / "run")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["model"]["vocab_size"] = manifest["vocab_size"]
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    assert main(train_arguments(other, tmp_path / "run")) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"was begun with another data set than {other} holds now" in said
+
+
+def test_a_file_in_the_place_of_shards_is_said(text: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    assert main(train_arguments(text, tmp_path / "run")) == 2
+    assert "is a file, not a folder of shards" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_model_that_ends_as_nan_is_no_success(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    command = ["train", "--recipe", "tiny", "--data", str(data), "--run", str(tmp_path / "run"), "--steps", "2"]
+    assert main([*command, "--dtype", "fp32", "--set", "lr=1e9"]) == 2
+    assert "its training diverged; take an earlier checkpoint" in " ".join(capsys.readouterr().err.split())
+    shutil.rmtree(tmp_path / "run")
+    assert main([*command, "--dtype", "fp32", "--prompts", "--set", "lr=1e9"]) == 2
+    assert "loss is not finite after 2 steps; lower the learning rate" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_a_cut_curve_is_told(data: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    shutil.copytree(run, tmp_path / "run")
+    path = tmp_path / "run" / "metrics.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:3]))
+    (tmp_path / "run" / "result.json").unlink()
+    assert main(train_arguments(data, tmp_path / "run")) == 0
+    assert "the curve is incomplete, the training is not" in " ".join(capsys.readouterr().out.split())

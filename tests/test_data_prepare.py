@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wren.data.prepare import prepare
+from wren.data.readers import MendedText, parted
 from wren.data.shards import Manifest, open_shards, verify
 from wren.data.sources import open_sources
 from wren.errors import ConfigError, DataError, TokenizerError
@@ -287,3 +288,16 @@ def test_progress_is_told(tmp_path):
 def test_preparing_does_not_import_torch():
     code = "import sys, wren.data.prepare; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_replaced_characters_are_counted_where_one_text_is_cut(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"b\xe9d \xff words " + b"fine words " * 200 + b"and \xfe")
+    manifest = prepare(open_sources([str(tmp_path / "a.txt")]), tmp_path / "out", tokenizer=BYTES)
+    assert manifest.splits["val"].tokens > 0
+    assert manifest.sources[0]["replaced_characters"] == 3
+
+
+def test_a_parted_text_keeps_its_count():
+    parts = parted(MendedText("a\ufffdb\ufffdc", 2), 2)
+    assert [(str(part), part.replaced) for part in parts] == [("a\ufffd", 1), ("b\ufffdc", 1)]
+    assert parted("plain", 2) == ("pl", "ain")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wren import recipes
-from wren.errors import ConfigError
+from wren.errors import ConfigError, DivergedError
 from wren.generate import Sampling, draw, generate, truncate, until_stop
 from wren.model import LM
 from wren.precision import Precision
@@ -116,3 +116,9 @@ def test_stop_strings_cut_the_text_however_it_arrives(text: str, stop: list[str]
     pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
     found = [(text.find(s) + len(s), text.find(s)) for s in stop if s in text]
     assert "".join(until_stop(iter(pieces), stop)) == (text[: min(found)[1]] if found else text)
+
+
+def test_a_model_that_diverged_is_a_sentence():
+    for temperature in (0.0, 1.0):
+        with pytest.raises(DivergedError, match="its training diverged"):
+            draw(torch.full((1, 5), torch.nan), Sampling(temperature=temperature), [torch.Generator()])

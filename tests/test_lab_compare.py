@@ -223,7 +223,7 @@ def test_a_repeated_call_trains_nothing_and_changed_settings_are_refused(prepare
         compared(renamed, texts, tmp_path)
     assert folder.exists()
     (tmp_path / "comparison.json").write_text("[]")
-    with pytest.raises(ConfigError, match="is not what a comparison writes"):
+    with pytest.raises(ConfigError, match="is damaged; remove it, and the same command"):
         compared(asked(tmp_path), texts, tmp_path)
     compare.clear(tmp_path)
     assert compared(asked(tmp_path, budget="64tokens"), texts, tmp_path).budget == "64tokens"
@@ -333,3 +333,32 @@ def test_kills_change_nothing(prepared: Path, tmp_path: Path):
 def judged(comparison: Comparison) -> Any:
     """What does not depend on the clock."""
     return [without_times(configs.to_json(run)) for cell in comparison.cells for run in (*cell.tuning, *cell.final)]
+
+
+def test_the_command_ends_with_its_findings_and_the_report(prepared: Path, tmp_path: Path, capsys):
+    arguments = [
+        "compare",
+        "--recipes",
+        f"{TINY},same={TINY}",
+        "--budget",
+        "192tokens",
+        "--seeds",
+        "2",
+        "--lrs",
+        "3e-3",
+    ]
+    arguments += ["--weight-decays", "0", "--vocab-size", "300", "--source", str(prepared / "text.jsonl")]
+    arguments += ["--device", "cpu", "--dtype", "fp32", "--out", str(tmp_path / "out")]
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    assert f"Note: {TINY} and same are the same model and settings." in said
+    end = said[said.rindex("bits per byte on validation") :]
+    assert "no difference" in end
+    assert "rules of fair comparison were not kept" in end
+    assert end.rstrip().endswith(f"Report: {tmp_path / 'out' / 'report.html'}")
+    (tmp_path / "out" / "comparison.json").write_text('{"budget": ')
+    assert main(arguments) == 2
+    assert "is damaged; remove it, and the same command" in " ".join(capsys.readouterr().err.split())
+    (tmp_path / "out" / "comparison.json").unlink()
+    assert main(arguments) == 0
+    assert "(stored)" in capsys.readouterr().out

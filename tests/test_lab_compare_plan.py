@@ -168,7 +168,10 @@ def test_the_verb_says_what_is_wrong_before_it_writes(
 def test_a_dry_run_writes_nothing(prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     flags = ["--source", str(prepared / "text.jsonl"), "--out", str(tmp_path / "out"), "--dry-run"]
     assert main(["compare", *COMMAND, *flags]) == 0
-    assert "2 tuning and 2 final trainings of 30 steps" in capsys.readouterr().out
+    assert (
+        "2 tuning trainings (more while the best is at the grid's edge) and 2 final ones of 30 steps"
+        in capsys.readouterr().out
+    )
     assert not (tmp_path / "out").exists()
 
 

@@ -10,7 +10,7 @@ import torch
 
 from wren import probes
 from wren.batch import IGNORE
-from wren.errors import ConfigError
+from wren.errors import ConfigError, DataError
 from wren.files import read_json, write_json
 from wren.lab import probe_report, probe_sweep, probe_trial
 from wren.precision import choose_precision
@@ -137,3 +137,12 @@ def test_the_trained_length_alone_scores_what_the_table_says(name: str):
 )
 def test_names_of_ticks_have_room(places, kept):
     assert probe_report.ticks(places) == kept
+
+
+@pytest.mark.parametrize("broken", ['{"probe": ', "[]", ""])
+def test_a_damaged_cell_says_what_to_remove(tmp_path, broken):
+    cell = probe_sweep.plan(["attention"], ["parity"], "cpu", tmp_path)[0]
+    cell.folder.mkdir(parents=True)
+    (cell.folder / "cell.json").write_text(broken)
+    with pytest.raises(DataError, match=r"cell.json is damaged; remove it, or add --fresh"):
+        probe_sweep.sweep([cell], seeds=1, precision=CPU, display=Quiet())

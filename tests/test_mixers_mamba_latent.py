@@ -6,6 +6,7 @@ import mixer_contract
 import pytest
 import torch
 import torch.nn.functional as F
+from flop_counts import counted
 
 from wren.errors import ConfigError
 from wren.mixer import Context, MixerConfig
@@ -120,8 +121,8 @@ def test_a_decoded_token_expands_nothing():
         inputs.mixer = kind(16, mixer.config).double()
         state = inputs.new_state()
         inputs.run(0, 500, state)
-        one = mixer_contract.counted(lambda state=state: inputs.run(500, 501, state))
-        costs.append((one, mixer_contract.counted(lambda state=state: inputs.run(501, 1000, state))))
+        one = counted(lambda state=state: inputs.run(500, 501, state))
+        costs.append((one, counted(lambda state=state: inputs.run(501, 1000, state))))
     assert costs[0][0] < expanding / 4
     assert costs[1][0] > expanding
     assert costs[0][1] == costs[1][1]

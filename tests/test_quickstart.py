@@ -80,3 +80,20 @@ def test_a_corpus_named_anew_does_not_meet_the_old_folder(
     first, second = (line.split(" into ")[1] for line in capsys.readouterr().out.strip().splitlines())
     assert first != second
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [(["nosuch=3"], "Setting 'nosuch' is unknown"), (["dim=0"], "dim")],
+)
+def test_a_wrong_setting_is_said_before_any_work(corpus: Path, tmp_path: Path, capsys, more, sentence: str):
+    assert main([*arguments(corpus, tmp_path / "run"), *more]) == 2
+    assert sentence in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_something_else_is_left_alone(corpus: Path, tmp_path: Path, capsys):
+    (tmp_path / "manifest.json").write_text("{}")
+    assert main(arguments(corpus, tmp_path)) == 2
+    assert "holds 'manifest.json' and no run" in " ".join(capsys.readouterr().err.split())
+    assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]

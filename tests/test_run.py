@@ -130,7 +130,7 @@ def test_log_and_samples(tmp_path: Path) -> None:
 
 def test_a_second_process_is_kept_out_until_the_first_leaves(tmp_path: Path) -> None:
     run = Run(tmp_path / "new")
-    with run.lock(), pytest.raises(ConfigError, match=r"Another process is training in .*another --run"), run.lock():
+    with run.lock(), pytest.raises(ConfigError, match=r"Another process is training in .*another folder"), run.lock():
         pytest.fail("two at once")
     with run.lock():
         pass

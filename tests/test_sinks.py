@@ -118,9 +118,11 @@ def test_without_a_terminal_plain_lines_come_every_few_seconds() -> None:
             display.watch(progress, row)
             if progress.step == 10:
                 display.watch(progress, {"step": 10, "kind": "eval", "val_bits_per_byte": 1.25})
+        display.watch(progress, {"step": 20, "kind": "eval", "val_bits_per_byte": 1.0})
     assert said[0] == "step 3/20  loss 3.000  50 tokens/s  34s left"
     assert said[3] == "step 10/20  loss 3.000  50 tokens/s  20s left  val 1.2500 bits/byte"
-    assert said[-1] == "step 20/20  loss 3.000  50 tokens/s  val 1.2500 bits/byte"
+    assert said[-1] == "step 20/20  loss 3.000  50 tokens/s  val 1.0000 bits/byte"
+    assert sum("20/20" in line for line in said) == 1  # once, with its evaluation
     assert len(said) == 8
 
 

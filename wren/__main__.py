@@ -1,8 +1,17 @@
-"""`python -m wren` = `wren`."""
+"""`python -m wren` = `wren`. Ctrl-C is a sentence from here on, also while the rest of the program is still read."""
 
 import sys
 
-from wren.cli import main
+
+def main() -> int:
+    try:
+        from wren.cli import main as run
+
+        return run()
+    except KeyboardInterrupt:
+        print("wren: Interrupted before anything was begun.", file=sys.stderr)
+        return 130
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -89,7 +89,7 @@ def train(
     sample_every: int | None = None,
     save_every: int | None = None,
     sinks: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = (),
-    prompts: tuple[str, ...] = ("The ",),
+    prompts: tuple[str, ...] = ("The",),
     set_: Settings = (),
     dry_run: bool = False,
     json_: Json = None,
@@ -142,7 +142,7 @@ def train(
         print(training.describe(config, data, _run(run), budget, device))
         return 0
     result = training.pretrain(config, data, _run(run), budget, device=device, sinks=sinks, prompts=prompts)
-    print(f"{result['bits_per_byte']:.4f} bits per byte on {result['split']}; report: {run / 'report.html'}")
+    print(f"{result['bits_per_byte']:.4f} bits per byte on {result['split']}, all of it; report: {run / 'report.html'}")
     return write(json_, result)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from wren import checkpoint
 from wren import config as configs
-from wren.errors import CheckpointError, ConfigError
+from wren.errors import CheckpointError, ConfigError, DivergedError
 from wren.model import LM, ModelConfig
 from wren.precision import Precision
 from wren.run import Run
@@ -132,6 +132,11 @@ def draw(
 ) -> Tensor:
     """One token a row (B,) by inverting the cumulated probabilities at the row's own uniform number."""
     logits_BV = logits_BV[:, :vocab_size]
+    if bool(logits_BV.isnan().any()):
+        raise DivergedError(
+            "The model's output is not a number: its training diverged; take an earlier checkpoint, or lower the "
+            "learning rate."
+        )
     if sampling.temperature == 0:
         return logits_BV.argmax(dim=-1)
     logits_BV = logits_BV.double() - logits_BV.amax(dim=-1, keepdim=True).double()  # no temperature makes inf - inf

@@ -8,7 +8,7 @@ from wren.errors import DataError
 from wren.files import atomic_writer
 from wren.run import Run
 
-_SMOOTHING = 0.97
+_SMOOTHING = 0.97  # of long runs: a mean over about 33 steps
 
 
 def loss_plot(run: Run) -> Path:
@@ -25,7 +25,7 @@ def loss_plot(run: Run) -> Path:
     figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     axes.plot(steps, losses, color="tab:blue", alpha=0.25, linewidth=0.8)
-    mean = RunningMean(_SMOOTHING)
+    mean = RunningMean(smoothing(len(losses)))
     axes.plot(steps, [mean.add(loss) for loss in losses], color="tab:blue", label="training (nats per token, smoothed)")
     axes.set_xlabel("step")
     axes.set_ylabel("nats per token")
@@ -40,6 +40,11 @@ def loss_plot(run: Run) -> Path:
     axes.legend(handles=lines, loc="upper right")
     axes.set_title(f"{run.path.name}, {steps[-1]:,} steps")
     return save_figure(figure, run.path / "loss.png")
+
+
+def smoothing(steps: int) -> float:
+    """What the running mean keeps of a curve: over a thirtieth of its steps, so that a short one does not lag."""
+    return min(_SMOOTHING, 1 - 1 / max(1.0, steps / 30))
 
 
 def save_figure(figure: Any, path: Path) -> Path:

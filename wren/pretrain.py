@@ -6,6 +6,7 @@ The same call on the same run directory goes on where the run stopped, or says t
 import contextlib
 import dataclasses
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from wren import checkpoint, units
 from wren import config as configs
 from wren.data.loader import TokenLoader, TokenStream
 from wren.data.shards import Manifest, open_shards
-from wren.errors import ConfigError, DataError, TokenizerError
+from wren.errors import ConfigError, DataError, DivergedError, TokenizerError
 from wren.evals.bits_per_byte import bits_per_byte
 from wren.generate import Loaded, Sampling, sample_texts
 from wren.loss import cross_entropy
@@ -68,7 +69,7 @@ def pretrain(
     *,
     device: str = "auto",
     sinks: Sequence[str] = (),
-    prompts: Sequence[str] = ("The ",),
+    prompts: Sequence[str] = ("The",),
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Trains (or resumes) `config` on the shards in `data` into `run`; returns what was reached.
@@ -180,6 +181,11 @@ def _train(parts: Parts, run: Run, names: Sequence[str], prompts: Sequence[str],
         for sink in sinks:
             sink.close()
     final = validate(parts, everything=True)
+    if not math.isfinite(final["bits_per_byte"]):
+        raise DivergedError(
+            f"The trained model's loss is not finite after {progress.step} steps; lower the learning rate "
+            "(--set optimizer.lr=...) and choose another --run."
+        )
     return {
         "run": str(run.path),
         "recipe": config.recipe,
@@ -247,9 +253,14 @@ def _stored(run: Run, wanted: RunConfig) -> RunConfig | None:
     difference = first_difference(kept, asked)
     if difference is not None:
         key, old, new = difference
+        what = f"{key} = {old}, and now it is {new}"
+        if key == "data_hash":
+            what = f"another data set than {wanted.data} holds now"
+        elif key == "time_budget":
+            before, now = (f"--time {x:g}s" if x is not None else "no --time" for x in (old, new))
+            what = f"{before}, and now it is {now}"
         raise ConfigError(
-            f"{run.path} was begun with {key} = {old}, and now it is {new}; "
-            "repeat the first command to resume, or choose another --run."
+            f"{run.path} was begun with {what}; repeat the first command to resume, or choose another --run."
         )
     return dataclasses.replace(stored, data=wanted.data)
 

@@ -10,6 +10,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
+from rich.table import Column
 
 from wren import units
 from wren.plot import RunningMean
@@ -64,9 +65,11 @@ class TrainingProgress:
             self.say(f"step {progress.step}/{self.steps}  {self.text(progress)}")
 
     def _is_due(self, row: dict[str, Any], step: int) -> bool:
-        """Whether this row is worth a plain line: the last step, every evaluation, and one every few seconds."""
-        last = row["kind"] == "train" and step == self.steps
-        return last or row["kind"] == "eval" or self.clock() - self._last_line >= self.every
+        """Whether this row is worth a plain line: every evaluation, which the last step has too, and one every few
+        seconds."""
+        if row["kind"] == "train" and step == self.steps:
+            return False
+        return row["kind"] == "eval" or self.clock() - self._last_line >= self.every
 
     def text(self, progress: Progress) -> str:
         """What is known so far, e.g. "loss 3.141  12.3k tokens/s  1m20s left  val 1.2345 bits/byte"."""
@@ -93,6 +96,8 @@ class TrainingProgress:
 
 
 def _bar(console: Console) -> Bar:
-    """Bar, steps and text: all of it on 80 columns but the last letters."""
-    text = TextColumn("{task.fields[text]}", markup=False)
-    return Bar(BarColumn(bar_width=12), MofNCompleteColumn(), text, console=console, refresh_per_second=4)
+    """Bar, steps and text: all of it on 80 columns but the last letters; below that no bar, and the steps always."""
+    steps = MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=len("100000/100000")))
+    text = TextColumn("{task.fields[text]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
+    columns = [BarColumn(bar_width=12), steps, text] if console.width >= 80 else [steps, text]
+    return Bar(*columns, console=console, refresh_per_second=4)

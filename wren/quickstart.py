@@ -63,6 +63,10 @@ def quickstart(
     """
     start = time.perf_counter()
     run = Run(run_path)
+    settings = (f"seed={seed}", *settings)
+    build_recipe("small", vocab_size=vocab_size, settings=settings)  # a mistake is said before any work
+    if not run.exists():
+        run.check_free()
     text = _corpus(corpus, run_path / "data" / "text", seed, choose_device(device).type)
     say(f"\n[1/4] Text: {text.label}")
     data = run_path / "data"
@@ -80,7 +84,7 @@ def quickstart(
         f"[2/4] Tokenizer and shards: {vocab_size:,} entries, {split.tokens:,} tokens of "
         f"{split.bytes / split.tokens:.2f} bytes on average, {manifest.splits['val'].tokens:,} more held out."
     )
-    config = build_recipe("small", vocab_size=manifest.vocab_size, settings=(f"seed={seed}", *settings))
+    config = build_recipe("small", vocab_size=manifest.vocab_size, settings=settings)
     say("[3/4] Training. Ctrl-C saves; the same command goes on.")
     result = pretrain(config, data, run, Budget(seconds=seconds), device=device, prompts=text.prompts, say=say)
     held_out = _text(data, "val")
@@ -111,7 +115,7 @@ def _corpus(name: str, folder: Path, seed: int, device_type: str) -> Corpus:
     path = Path(name)
     if not path.exists():
         raise DataError(f"{name} does not exist; --corpus takes stories, shakespeare, or a file or folder of text.")
-    return Corpus(f"{name} (a part is held out)", path, None, ["The "])
+    return Corpus(f"{name} (a part is held out)", path, None, ["The"])
 
 
 def _write_once(path: Path, texts: Callable[[], Iterable[str]]) -> None:

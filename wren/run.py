@@ -36,8 +36,8 @@ class Run:
     def exists(self) -> bool:
         return self.config_path.is_file()
 
-    def create(self, config: Any) -> None:
-        """Writes env.json and then config.json (JSON values); raises ConfigError when the folder holds other things."""
+    def check_free(self) -> None:
+        """Raises ConfigError when the folder holds other things than a run's beginning."""
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"{self.path} is a file; name a folder for the run.")
         if self.path.is_dir():
@@ -46,6 +46,10 @@ class Run:
                 raise ConfigError(
                     f"{self.path} holds '{min(others)}' and no run (no config.json); choose another --run folder."
                 )
+
+    def create(self, config: Any) -> None:
+        """Writes env.json and then config.json (JSON values); raises ConfigError when the folder holds other things."""
+        self.check_free()
         with disk_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.path / "env.json", environment())
@@ -113,7 +117,7 @@ class Run:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise ConfigError(
-                    f"Another process is training in {self.path}; wait for it or use another --run."
+                    f"Another process is training in {self.path}; wait for it or choose another folder."
                 ) from error
             yield
 

@@ -140,7 +140,14 @@ class _Keeper:
             self.say("Warning: no good checkpoint is left; training begins anew.")
         checkpoint.clean(folder)
         self.run.rewind_metrics(self.saved_step)
-        return {(row["kind"], row["step"]) for row in self.run.metrics() if "kind" in row}
+        rows = self.run.metrics()
+        last = max((row["step"] for row in rows if row.get("kind") == "train"), default=0)
+        if last < self.saved_step:
+            self.say(
+                f"Warning: {self.run.metrics_path} ends at step {last}, the checkpoint is of step {self.saved_step}: "
+                "the curve is incomplete, the training is not."
+            )
+        return {(row["kind"], row["step"]) for row in rows if "kind" in row}
 
     def saves_now(self) -> bool:
         """Whether this step ends with a checkpoint: every evaluation and sample has one before it."""

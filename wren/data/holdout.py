@@ -7,6 +7,7 @@ documents always land on the same side. A corpus of fewer than 20 documents give
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from wren.data.readers import parted
 from wren.data.sources import Source, digest
 from wren.errors import DataError
 
@@ -37,8 +38,9 @@ class Holdout:
         for number, text in enumerate(texts):
             here = [source, part, number]
             if here == place and character:
-                yield text[:character], False
-                yield text[character:], True
+                before, after = parted(text, character)
+                yield before, False
+                yield after, True
             else:
                 yield text, here >= place
 

@@ -40,6 +40,15 @@ class MendedText(str):
         return self
 
 
+def parted(text: str, place: int) -> tuple[str, str]:
+    """The text before and from `place` on; what was replaced is counted where it stands."""
+    before, after = text[:place], text[place:]
+    if not isinstance(text, MendedText):
+        return before, after
+    first = min(text.replaced, before.count("\ufffd"))  # a U+FFFD that was there already may stand for one
+    return MendedText(before, first), MendedText(after, text.replaced - first)
+
+
 def read_blocks(path: Path, compression: str | None, size: int = BLOCK) -> Iterator[bytes]:
     """The decompressed bytes of `path` in blocks of `size` (the last one is shorter); frames may follow each other."""
     try:

@@ -251,6 +251,8 @@ def _names(folder: Path, files: Iterable[str]) -> str:
 
 
 def _no_manifest(folder: Path) -> str:
+    if folder.is_file():
+        return f"{folder} is a file, not a folder of shards; make one with `wren data --source {folder} --out FOLDER`."
     if not folder.is_dir():
         return f"{folder} does not exist; prepare data there with `wren data --source PATH --out {folder}`."
     if any(folder.glob(".progress.json")):

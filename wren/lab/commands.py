@@ -165,7 +165,9 @@ def compare(
     )  # fmt: skip
     with CompareDisplay() as display:
         comparison = engine.compare(settings, texts, out, precision=precision, display=display)
-    return write(json_, compare_report.write(comparison, out))
+    summary = compare_report.write(comparison, out)
+    print(compare_report.told(comparison, out))
+    return write(json_, summary)
 
 
 def _vocab_size(text: str | None, data: Path | None) -> int:
@@ -191,7 +193,8 @@ def _number(kind: type, text: str, what: str) -> float:
     try:
         value = kind(text)
     except ValueError as error:
-        raise ConfigError(f"'{text}' is not a {what}.") from error
+        example = "32,64,128" if kind is int else "1e-3,3e-3"
+        raise ConfigError(f"'{text}' is not a {what}; write for example {example}.") from error
     if not 0 < value < float("inf"):
         raise ConfigError(f"A {what} of {text} makes no sense; it must be above 0.")
     return value

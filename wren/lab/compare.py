@@ -10,6 +10,7 @@
 Arms, sizes, context lengths, seeds and probes may be added later: every training stands by itself.
 """
 
+import itertools
 import json
 import shlex
 import shutil
@@ -22,7 +23,7 @@ from typing import Any
 
 from wren import config as configs
 from wren import units
-from wren.errors import ConfigError
+from wren.errors import ConfigError, DataError
 from wren.files import read_json, write_json
 from wren.lab import compare_probes, measure
 from wren.lab.compare_cell import Measure, Place, Settings, Work
@@ -161,9 +162,14 @@ def _begin(
         "data": {str(size): text.content for size, text in sorted(texts.items())},
     }
     if path.exists():
-        old = read_json(path)
+        try:
+            old = read_json(path)
+        except DataError:
+            old = None
         if not isinstance(old, dict) or not isinstance(old.get("data"), dict):
-            raise ConfigError(f"{path} is not what a comparison writes; restore it, or choose another --out.")
+            raise ConfigError(
+                f"{path} is damaged; remove it, and the same command writes it again and keeps the trainings."
+            )
         kept = {name: old.get(name) for name in wanted}
         kept["data"] = {**wanted["data"], **{k: v for k, v in old["data"].items() if k in wanted["data"]}}
         difference = first_difference(kept, json.loads(json.dumps(wanted)))
@@ -195,12 +201,22 @@ def describe(settings: Settings, precision: Precision) -> str:
             length = f"{settings.budget.steps(cell, flops, None):,} steps"
         lines.append(
             f"{cell.title}: {units.short(shape.params)} parameters ({units.short(shape.core_params)} core), "
-            f"vocabulary {cell.arm.vocab_size:,}, {len(lrs) * len(decays)} tuning and {settings.seeds} final trainings "
-            f"of {length}; learning rates {', '.join(f'{lr:.3g}' for lr in lrs)}; weight decays "
+            f"vocabulary {cell.arm.vocab_size:,}, {len(lrs) * len(decays)} tuning trainings (more while the best is at "
+            f"the grid's edge) and {settings.seeds} final ones of {length}; learning rates "
+            f"{', '.join(f'{lr:.3g}' for lr in lrs)}; weight decays "
             f"{', '.join(f'{decay:.3g}' for decay in decays)}"
         )
+    lines += [f"Note: {one} and {other} are the same model and settings." for one, other in _alike(settings)]
     lines.append(f"Baseline {settings.baseline}, {precision.name} on {precision.device}.")
     return "\n".join(lines)
+
+
+def _alike(settings: Settings) -> list[tuple[str, str]]:
+    """Pairs of arms that differ in nothing but their name."""
+    cells = [cell for cell in settings.cells if cell.size == settings.cells[0].size]
+    cells = [cell for cell in cells if cell.context_len == cells[0].context_len]
+    pairs = itertools.combinations(cells, 2)
+    return [(a.arm.name, b.arm.name) for a, b in pairs if (a.arm.vocab_size, a.config) == (b.arm.vocab_size, b.config)]
 
 
 def load(path: Path) -> Comparison:

@@ -114,12 +114,30 @@ def _blocks(comparison: Comparison, found: list[Setting], out: Path) -> list[Blo
     ]
 
 
+def told(comparison: Comparison, out: Path) -> str:
+    """What was found, in the report's sentences, for a terminal; and where the report is."""
+    lines = []
+    for name, sentences in compare_text.findings(numbers.cleaned(comparison)):
+        lines += ["", name, *(f"  {sentence}" for sentence in sentences)]
+    broken = _broken(comparison)
+    lines += ["", broken] if broken else []
+    return "\n".join([*lines, "", f"Report: {out / 'report.html'}"])
+
+
+def _broken(comparison: Comparison) -> str:
+    """The rules of fair comparison that were not kept, in a sentence; empty where all were."""
+    broken = [rule.rule for rule in comparison.rules if not rule.kept]
+    if not broken:
+        return ""
+    many = "1 rule of fair comparison was" if len(broken) == 1 else f"{len(broken)} rules of fair comparison were"
+    return f"{many} not kept; read the findings with that in mind: {'; '.join(broken)}."
+
+
 def _findings(comparison: Comparison, fits: Sequence[Fit]) -> list[Block]:
     blocks: list[Block] = [Cards(_cards(comparison)), Heading("What was found")]
-    broken = [rule.rule for rule in comparison.rules if not rule.kept]
+    broken = _broken(comparison)
     if broken:
-        many = "1 rule of fair comparison was" if len(broken) == 1 else f"{len(broken)} rules of fair comparison were"
-        blocks.append(Text(f"{many} not kept; read the findings with that in mind: {'; '.join(broken)}.", "alarm"))
+        blocks.append(Text(broken, "alarm"))
     if not comparison.cells:
         blocks.append(Text("Nothing has been measured yet."))
     if comparison.left:

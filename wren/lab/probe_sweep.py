@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from wren import config as configs
 from wren import probes, units
-from wren.errors import ConfigError, unknown_key
+from wren.errors import ConfigError, DataError, unknown_key
 from wren.files import read_json, write_json
 from wren.lab.arms import folder_name
 from wren.lab.probe_trial import Training, Trial, model_for, rungs
@@ -140,7 +140,12 @@ def _stored(cell: Cell, settings: dict[str, Any]) -> dict[str, Any] | None:
     path = cell.folder / "cell.json"
     if not path.exists():
         return None
-    stored = read_json(path)
+    try:
+        stored = read_json(path)
+    except DataError:
+        stored = None
+    if not isinstance(stored, dict):
+        raise DataError(f"{path} is damaged; remove it, or add --fresh, and the cell is trained anew.")
     for key, value in settings.items():
         if stored.get(key) != value:
             inner = (
