@@ -11,9 +11,11 @@ beforehand is not counted, as it is not part of a training of given length.
 """
 
 import argparse
+import contextlib
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from wren.batch import Batch
 from wren.errors import DataError
 from wren.exits import exit_code
 from wren.files import write_json
+from wren.interrupt import Interrupted
 from wren.loss import cross_entropy
 from wren.precision import choose_precision
 from wren.recipes import RunConfig, gpt2, wren
@@ -126,7 +129,7 @@ def trained(config: RunConfig, text: Text, dtype: Any, seconds: float | None, sa
             shown = time.monotonic()
             say(f"  {config.recipe}: step {progress.step} of {config.train.steps}, loss {row['loss']:.3f}")
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _nothing_kept():
         run = Run(Path(folder) / "run")
         run.create(configs.to_json(config))
         options: dict[str, Any] = {"watch": watch, "say": say}
@@ -145,6 +148,15 @@ def trained(config: RunConfig, text: Text, dtype: Any, seconds: float | None, sa
     }
 
 
+@contextlib.contextmanager
+def _nothing_kept() -> Iterator[None]:
+    """train() says that the same command goes on; here the folder is gone by then, and it begins anew."""
+    try:
+        yield
+    except Interrupted as stop:
+        raise KeyboardInterrupt from stop
+
+
 def nanogpt(vocab_size: int, seed: int) -> RunConfig:
     config = gpt2.recipe(vocab_size=vocab_size, **NANOGPT)  # type: ignore[arg-type]
     optimizer = replace(config.optimizer, betas=(0.9, 0.99))
@@ -159,9 +171,12 @@ def ours(vocab_size: int, seed: int) -> RunConfig:
 
 
 def _seconds(text: str) -> list[float]:
-    values = [float(part) for part in text.split(",")]
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = [0.0]
     if not all(0 < value < 86_400 for value in values):
-        raise argparse.ArgumentTypeError(f"{text}: each must be above 0 and below a day")
+        raise argparse.ArgumentTypeError(f"{text}: write for example 15,60, each above 0 and below a day")
     return values
 
 
