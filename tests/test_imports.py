@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 ORDER = """
 errors
 files units interrupt
-config exits flags
+config exits flags shapes
 run
 checkpoint plot sinks page
 batch
@@ -43,6 +43,7 @@ think adapt
 evals
 rl
 recipes
+dial
 report doctor
 pretrain
 quickstart lab

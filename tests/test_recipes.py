@@ -109,5 +109,5 @@ def test_wren_lays_its_pattern_from_the_last_layer_down(depth: int, wanted: str)
 
 
 def test_wren_refuses_a_width_that_heads_do_not_divide():
-    with pytest.raises(ConfigError, match="dim is 100, which heads of 64 do not divide"):
+    with pytest.raises(ConfigError, match="dim is 100, which heads of 32 do not divide"):
         wren.recipe(vocab_size=300, dim=100)

@@ -75,6 +75,8 @@ def doctor(json_: Json = None) -> int:
 def train(
     data: Path,
     recipe: str = "small",
+    depth: int | None = None,
+    params: str | None = None,
     run: Path | None = None,
     steps: int | None = None,
     tokens: str | None = None,
@@ -98,7 +100,9 @@ def train(
 
     Args:
         data: A folder made by `wren data` or `python download_data.py`.
-        recipe: gpt2, llama, small or tiny; its dials and every key of its config can be changed with --set.
+        recipe: wren, gpt2, llama, small or tiny; its dials and every key of its config can be changed with --set.
+        depth: Layers, 64 wide each; with recipe wren batch, learning rate and length follow.
+        params: Size to choose layers and width for instead, such as 124M, lookup tables not counted.
         run: The run directory; by default runs/<date>-<recipe>-<seed>.
         steps: Optimizer steps to train; by default the recipe's.
         tokens: Tokens to train on instead, such as 300M.
@@ -114,8 +118,8 @@ def train(
         prompts: Beginnings of the samples.
         dry_run: Only say what would be done.
     """
+    from wren import dial, units
     from wren import pretrain as training
-    from wren import units
     from wren.data.shards import Manifest
     from wren.recipes import build
 
@@ -131,13 +135,19 @@ def train(
         "seed": seed,
     }
     settings = [*(f"{key}={value}" for key, value in flags.items() if value is not None), *set_]
+    vocab_size = Manifest.load(data).vocab_size
+    size = units.count(params, "number of parameters") if params else None
+    settings += dial.settings(recipe, vocab_size=vocab_size, depth=depth, params=size)
     budget = training.Budget(
         steps=steps,
         tokens=units.count(tokens, "number of tokens") if tokens else None,
         seconds=units.seconds(time_) if time_ else None,
     )
-    config = build(recipe, vocab_size=Manifest.load(data).vocab_size, settings=settings)
+    config = build(recipe, vocab_size=vocab_size, settings=settings)
     run = run or _new_run(recipe, config.seed)
+    if dial.follows_horizon(recipe, settings):
+        settings.append(training.horizon(config, data, _run(run), budget, device))
+        config = build(recipe, vocab_size=vocab_size, settings=settings)
     if dry_run:
         print(training.describe(config, data, _run(run), budget, device))
         return 0

@@ -233,6 +233,26 @@ def _with_data(config: RunConfig, data: Path, manifest: Manifest, budget: Budget
     )
 
 
+def horizon(config: RunConfig, data: Path, run: Run, budget: Budget, device: str) -> str:
+    """How long will be trained, as a setting of a recipe that chooses batch and learning rate by it.
+
+    Seconds are turned into tokens by measuring, once for a run; without any budget the recipe's own tokens.
+    """
+    if budget.steps is not None:
+        return f"steps={budget.steps}"
+    tokens = budget.tokens or config.horizon
+    if budget.seconds is not None:
+        stored = configs.from_json(RunConfig, run.config()) if run.exists() else None
+        if stored is not None and stored.horizon is not None:
+            return f"tokens={stored.horizon}"
+        parts = build(config, data, Manifest.load(data), device)
+        step = measure_step_seconds(
+            parts.model, parts.optimizer, parts.loader, cross_entropy, config.train, parts.precision
+        )
+        tokens = round(budget.seconds / step * config.train.batch_size * config.train.context_len)
+    return f"tokens={max(1, tokens or 1)}"
+
+
 def content_hash(manifest: Manifest) -> str:
     """What identifies the tokens of a data folder, wherever it lies."""
     digest = hashlib.sha256(manifest.tokenizer.encode())

@@ -1,7 +1,7 @@
 """Causal softmax attention: o_t = sum_{s <= t} softmax_s(q_t . k_s / sqrt(K)) v_s  (Vaswani et al., 1706.03762).
 
 Grouped key-value heads (2305.13245), rotary positions (2104.09864), a window (2004.05150), QK-norm (2302.05442),
-a sigmoid gate y = out(sigmoid(W_g x) * o) (2505.06708).
+a sigmoid gate y = out(sigmoid(W_g x) * o) (2505.06708), values that are the keys (one projection and half the cache).
 
 B batch, T time, S cache slots, D model width, H query heads, J key-value heads, K head width.
 """
@@ -25,7 +25,8 @@ class Config:
     """num_kv_heads: None = num_heads. head_dim: None = dim / num_heads. window: tokens a query sees, itself included.
 
     dropout acts on the attention weights in training. gate: sigmoid, on the output, one number a head or one a channel.
-    Learned positions belong to the model, not here.
+    values: "own", a projection; "keys", the (normalised) keys themselves, which then carry no positions: a state holds
+    one tensor instead of two. Learned positions belong to the model, not here.
     """
 
     num_heads: int
@@ -38,6 +39,7 @@ class Config:
     bias: bool = False
     dropout: float = 0.0
     gate: Gate = "none"
+    values: Literal["own", "keys"] = "own"
 
     def build(self, dim: int) -> "Attention":
         """Raises ConfigError for sizes that do not divide or are out of range."""
@@ -46,6 +48,10 @@ class Config:
             raise ConfigError(f"attention.window is {self.window}; it must be at least 1.")
         if not 0.0 <= self.dropout < 1.0:
             raise ConfigError(f"attention.dropout is {self.dropout}; it must lie in [0, 1).")
+        if self.values == "keys" and self.positions != "none":
+            raise ConfigError(
+                "attention.values is 'keys', which positions would turn; set attention.positions to none as well."
+            )
         return Attention(dim, self)
 
 
@@ -54,6 +60,7 @@ EXAMPLES = (
     Config(num_heads=4, num_kv_heads=2, head_dim=6, qk_norm=True, gate="channel"),
     Config(num_heads=2, num_kv_heads=1, positions="none", window=5, gate="head"),
     Config(num_heads=2, window=40),
+    Config(num_heads=4, num_kv_heads=2, positions="none", qk_norm=True, values="keys"),
 )
 
 
@@ -65,18 +72,33 @@ class AttentionState(SlotState):
     values_BSJK: Tensor
 
 
+@dataclass
+class KeyState(SlotState):
+    """Keys that are the values too; S as in AttentionState."""
+
+    keys_BSJK: Tensor
+
+    @property
+    def values_BSJK(self) -> Tensor:
+        return self.keys_BSJK
+
+
 class Attention(Mixer):
-    """Softmax attention; values_BTD of the context is J*K wide. flops_per_token counts what the mask lets through."""
+    """Softmax attention; values_BTD of the context is J*K wide, 0 where the keys are the values.
+
+    flops_per_token counts what the mask lets through.
+    """
 
     def __init__(self, dim: int, config: Config):
         super().__init__()
         self.config = config
         self.num_kv_heads = config.num_kv_heads or config.num_heads
         self.head_dim = config.head_dim or dim // config.num_heads
-        self.values_dim = self.num_kv_heads * self.head_dim
+        self.shared = config.values == "keys"
+        self.values_dim = 0 if self.shared else self.num_kv_heads * self.head_dim
         self.q = nn.Linear(dim, config.num_heads * self.head_dim, bias=config.bias)
         self.k = nn.Linear(dim, self.num_kv_heads * self.head_dim, bias=config.bias)
-        self.v = nn.Linear(dim, self.num_kv_heads * self.head_dim, bias=config.bias)
+        self.v = None if self.shared else nn.Linear(dim, self.num_kv_heads * self.head_dim, bias=config.bias)
         self.q_norm = nn.Parameter(torch.ones(self.head_dim)) if config.qk_norm else None
         self.k_norm = nn.Parameter(torch.ones(self.head_dim)) if config.qk_norm else None
         gates = config.num_heads * gate_width(config.gate, self.head_dim)
@@ -84,15 +106,18 @@ class Attention(Mixer):
         self.out = nn.Linear(config.num_heads * self.head_dim, dim, bias=config.bias)
 
     def forward(self, x_BTD: Tensor, context: Context) -> Tensor:
-        state = own_state(context, AttentionState, len(x_BTD))
+        state = own_state(context, KeyState if self.shared else AttentionState, len(x_BTD))
         x_BTD = without_padding(x_BTD, context.valid_B)
-        v_BTE = with_values(self.v(x_BTD), context)
-        q_BTHK, k_BTJK, v_BTJK = (y.unflatten(-1, (-1, self.head_dim)) for y in (self.q(x_BTD), self.k(x_BTD), v_BTE))
+        v_BTJK = None
+        if self.v is not None:
+            v_BTJK = with_values(self.v(x_BTD), context).unflatten(-1, (-1, self.head_dim))
+        q_BTHK, k_BTJK = (y.unflatten(-1, (-1, self.head_dim)) for y in (self.q(x_BTD), self.k(x_BTD)))
         if self.q_norm is not None and self.k_norm is not None:
             q_BTHK, k_BTJK = rms_norm(q_BTHK, self.q_norm, 1e-6), rms_norm(k_BTJK, self.k_norm, 1e-6)
         if self.config.positions == "rope":
             by = rotation(positions(x_BTD, context), self.head_dim, self.config.rope_base, q_BTHK.dtype)
             q_BTHK, k_BTJK = rotate(q_BTHK, by), rotate(k_BTJK, by)
+        v_BTJK = k_BTJK if v_BTJK is None else v_BTJK
         if state is None:
             o_BTHK = self._whole_rows(q_BTHK, k_BTJK, v_BTJK, context.documents_BT)
         else:
@@ -108,12 +133,12 @@ class Attention(Mixer):
         return causal_attention(q_BTHK, k_BTJK, v_BTJK, documents_BT=documents_BT, window=window, dropout=dropout)
 
     def _with_state(
-        self, q_BTHK: Tensor, k_BTJK: Tensor, v_BTJK: Tensor, valid_B: Tensor | None, state: AttentionState
+        self, q_BTHK: Tensor, k_BTJK: Tensor, v_BTJK: Tensor, valid_B: Tensor | None, state: AttentionState | KeyState
     ) -> Tensor:
         T, longest_before = q_BTHK.shape[1], state.longest
         state.admit(T, valid_B)
         if longest_before == 0:  # the padding stands right of every valid token, where causality hides it
-            state.append(valid_B, keys_BSJK=k_BTJK, values_BSJK=v_BTJK)
+            state.append(valid_B, **self._kept(k_BTJK, v_BTJK))
             return self._whole_rows(q_BTHK, k_BTJK, v_BTJK, None)
         if T == 1 or state.max_len is not None:
             return self._over_slots(q_BTHK, k_BTJK, v_BTJK, valid_B, state)
@@ -124,17 +149,20 @@ class Attention(Mixer):
             outputs.append(self._over_ring(q_BTHK[:, piece], k_BTJK[:, piece], v_BTJK[:, piece], valid, state))
         return torch.cat(outputs, dim=1)
 
+    def _kept(self, k_BTJK: Tensor, v_BTJK: Tensor) -> dict[str, Tensor]:
+        return {"keys_BSJK": k_BTJK} if self.shared else {"keys_BSJK": k_BTJK, "values_BSJK": v_BTJK}
+
     def _over_slots(
-        self, q_BTHK: Tensor, k_BTJK: Tensor, v_BTJK: Tensor, valid_B: Tensor | None, state: AttentionState
+        self, q_BTHK: Tensor, k_BTJK: Tensor, v_BTJK: Tensor, valid_B: Tensor | None, state: AttentionState | KeyState
     ) -> Tensor:
         """Stores first, then reads the slots in use: right where no token of this call pushes another one out."""
-        query_BT, key_BS = state.append_and_place(valid_B, keys_BSJK=k_BTJK, values_BSJK=v_BTJK)
+        query_BT, key_BS = state.append_and_place(valid_B, **self._kept(k_BTJK, v_BTJK))
         used = key_BS.shape[1]
         k_BSJK, v_BSJK = (x[:, :used].to(q_BTHK.dtype) for x in (state.keys_BSJK, state.values_BSJK))
         return cached_attention(q_BTHK, k_BSJK, v_BSJK, query_BT, key_BS, window=self.config.window)
 
     def _over_ring(
-        self, q_BTHK: Tensor, k_BTJK: Tensor, v_BTJK: Tensor, valid_B: Tensor | None, state: AttentionState
+        self, q_BTHK: Tensor, k_BTJK: Tensor, v_BTJK: Tensor, valid_B: Tensor | None, state: AttentionState | KeyState
     ) -> Tensor:
         """Reads the window's slots beside the new tokens, then stores."""
         key_BS = slot_places(state.lengths_B, state.num_slots)
@@ -142,18 +170,21 @@ class Attention(Mixer):
         k_BSJK = torch.cat((state.keys_BSJK.to(k_BTJK.dtype), k_BTJK), dim=1)
         v_BSJK = torch.cat((state.values_BSJK.to(v_BTJK.dtype), v_BTJK), dim=1)
         keys_BS = torch.cat((key_BS, query_BT), dim=1)
-        state.append(valid_B, keys_BSJK=k_BTJK, values_BSJK=v_BTJK)
+        state.append(valid_B, **self._kept(k_BTJK, v_BTJK))
         return cached_attention(q_BTHK, k_BSJK, v_BSJK, query_BT, keys_BS, window=self.config.window)
 
     def new_state(
         self, batch_size: int, max_len: int, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-    ) -> AttentionState:
+    ) -> AttentionState | KeyState:
         window = self.config.window
         rolls = window is not None and window <= max_len
         shape = (batch_size, window if rolls and window else max_len, self.num_kv_heads, self.head_dim)
         lengths_B = torch.zeros(batch_size, dtype=torch.long, device=device)
-        keys, values = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
-        return AttentionState(lengths_B, None if rolls else max_len, 0, keys, values)
+        keys = torch.zeros(shape, dtype=dtype, device=device)
+        max_len_or_none = None if rolls else max_len
+        if self.shared:
+            return KeyState(lengths_B, max_len_or_none, 0, keys)
+        return AttentionState(lengths_B, max_len_or_none, 0, keys, torch.zeros_like(keys))
 
     def flops_per_token(self, context_len: int) -> float:
         """As counted token by token: a query meets the keys that it sees, not the masked ones."""
@@ -164,4 +195,4 @@ class Attention(Mixer):
 
     def state_bytes(self, context_len: int) -> int:
         slots = min(self.config.window or context_len, context_len)
-        return 2 * 2 * self.num_kv_heads * self.head_dim * slots
+        return 2 * (1 if self.shared else 2) * self.num_kv_heads * self.head_dim * slots

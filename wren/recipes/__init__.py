@@ -24,7 +24,8 @@ class RunConfig:
     """Everything that determines a training run; written as config.json.
 
     data, data_hash: the folder of shards and what identifies their content. time_budget: the seconds that were turned
-    into train.steps by measuring, None = the steps were given.
+    into train.steps by measuring, None = the steps were given. horizon: the tokens that the recipe chose batch and
+    learning rate for, None = they do not follow from it.
     """
 
     recipe: str
@@ -36,6 +37,7 @@ class RunConfig:
     data: str = ""
     data_hash: str = ""
     time_budget: float | None = None
+    horizon: int | None = None
 
 
 def names() -> list[str]:

@@ -5,10 +5,14 @@ heads and a gate; below it `state`, a recurrent layer or a local one; then two l
 layers is local, local, state, global. A first draft: docs/LOG.md has what is measured of it so far.
 """
 
+import math
+from dataclasses import replace
+
+from wren import shapes
 from wren.block import NearConfig
-from wren.errors import ConfigError
+from wren.errors import ConfigError, unknown_key
 from wren.mixer import MixerConfig
-from wren.mixers import attention, gated_delta_net
+from wren.mixers import attention, delta_product, gated_delta_net, kda, short_conv
 from wren.mlps import relu2
 from wren.model import ModelConfig
 from wren.optim.optimizer import OptimizerConfig
@@ -18,34 +22,63 @@ from wren.skips import SkipsConfig
 from wren.tables import TablesConfig
 from wren.train import TrainConfig
 
+# Measured at one size and carried to others (docs/LOG.md, "The dial").
+TOKENS_PER_PARAM = 20
+BATCH_TOKENS, BATCH_EXPONENT = 2048, 0.5  # for a million tokens; the power of the tokens trained on
+BATCH_LEAST = 1024  # below it a step costs as much
+LR, LR_WIDTH, LR_EXPONENT = 5e-3, 128, 0.5  # at that width; falls as the width to that power
+
 
 def recipe(
     *,
     vocab_size: int,
     depth: int = 4,
     dim: int | None = None,
-    head_dim: int = 64,
+    head_dim: int | None = None,
     kv_share: int = 4,
+    pattern: str = "LLDG",
     window: int = 128,
     bigrams: int = 16_384,
     trigrams: int = 0,
-    context_len: int = 512,
-    batch_size: int = 16,
-    steps: int = 2000,
-    lr: float = 5e-3,
+    context_len: int = 256,
+    tokens: int | None = None,
+    batch_size: int | None = None,
+    steps: int | None = None,
+    lr: float | None = None,
 ) -> RunConfig:
-    """dim: None = 64 a layer. kv_share: query heads of a global layer to one key-value head, at most."""
-    width = dim or 64 * depth
-    if width % head_dim:
-        raise ConfigError(f"dim is {width}, which heads of {head_dim} do not divide; choose another dim or head_dim.")
-    heads = width // head_dim
+    """depth: the dial; all that is None follows from it and from how long is trained.
+
+    dim: None = 64 a layer. head_dim: None = 64, or 32 where 64 does not divide the width. tokens: how many will be
+    trained on, None = 20 for every parameter of blocks and head; batch_size, steps and lr follow from it. kv_share:
+    query heads of a global layer to one key-value head, at most.
+
+    pattern: the mixers of the last layers, one letter each, repeated downwards. G global attention, S the same with
+    keys for values, R global attention with rotary positions and all heads, L local attention, D gated delta net,
+    P delta product of two steps, K Kimi delta attention, C short convolution.
+    """
+    _check(
+        depth=depth,
+        dim=dim,
+        head_dim=head_dim,
+        kv_share=kv_share,
+        context_len=context_len,
+        tokens=tokens,
+        batch_size=batch_size,
+        steps=steps,
+    )
+    width = dim or shapes.ASPECT * depth
+    head = head_dim or shapes.head_dim(width)
+    if width % head:
+        raise ConfigError(f"dim is {width}, which heads of {head} do not divide; choose another dim or head_dim.")
+    horizon = tokens or TOKENS_PER_PARAM * shapes.size(depth, width, vocab_size)
+    rows = batch_size or _rows(horizon, steps, context_len)
     return RunConfig(
         recipe="wren",
         model=ModelConfig(
             vocab_size=vocab_size,
             dim=width,
             depth=depth,
-            mixers=_mixers(depth, heads, head_dim, kv_share, window),
+            mixers=_mixers(depth, pattern, width // head, head, kv_share, window),
             mlp=relu2.Config(),
             zero_outputs=True,
             logit_softcap=15.0,
@@ -55,19 +88,53 @@ def recipe(
             skips=SkipsConfig(x0=True),
             tables=TablesConfig(values="alternate", bigrams=bigrams, trigrams=trigrams),
         ),
-        optimizer=OptimizerConfig(kind="muon", lr=lr, weight_decay=0.0, normalise=True),
+        optimizer=OptimizerConfig(
+            kind="muon",
+            lr=LR * (LR_WIDTH / width) ** LR_EXPONENT if lr is None else lr,
+            weight_decay=0.0,
+            normalise=True,
+        ),
         schedule=ScheduleConfig(kind="wsd", warmup_steps=20, decay=0.65),
-        train=TrainConfig(steps=steps, batch_size=batch_size, context_len=context_len),
+        train=TrainConfig(
+            steps=steps or max(1, round(horizon / (rows * context_len))), batch_size=rows, context_len=context_len
+        ),
+        horizon=horizon if steps is None else steps * rows * context_len,
     )
 
 
-def _mixers(depth: int, heads: int, head_dim: int, kv_share: int, window: int) -> tuple[MixerConfig, ...]:
+def _check(**dials: int | None) -> None:
+    for name, value in dials.items():
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} is {value}; it must be at least 1.")
+
+
+def _rows(horizon: int, steps: int | None, context_len: int) -> int:
+    """Rows of a batch for so many tokens, a power of two; with the steps given, for as many as they then make."""
+    tokens = BATCH_TOKENS * (horizon / 1e6) ** BATCH_EXPONENT
+    if steps is not None:  # tokens = B (steps tokens / 1e6)^e, solved for the tokens of a batch
+        tokens = (BATCH_TOKENS * (steps / 1e6) ** BATCH_EXPONENT) ** (1 / (1 - BATCH_EXPONENT))
+    return max(1, 2 ** round(math.log2(max(tokens, BATCH_LEAST) / context_len)))
+
+
+def _mixers(depth: int, pattern: str, heads: int, head_dim: int, kv_share: int, window: int) -> tuple[MixerConfig, ...]:
     """One for each layer, the pattern laid so that it ends with the last one."""
-    local = attention.Config(num_heads=heads, head_dim=head_dim, qk_norm=True, window=window)
-    state = gated_delta_net.Config(num_heads=heads, negative_eigenvalues=True)
     shared = next(n for n in range(min(kv_share, heads), 0, -1) if heads % n == 0)
     everywhere = attention.Config(
         num_heads=heads, num_kv_heads=heads // shared, head_dim=head_dim, positions="none", qk_norm=True, gate="head"
     )
-    pattern = (everywhere, state, local, local)  # from the last layer down
-    return tuple(pattern[(depth - 1 - layer) % 4] for layer in range(depth))
+    kinds: dict[str, MixerConfig] = {
+        "G": everywhere,
+        "S": replace(everywhere, values="keys"),
+        "R": attention.Config(num_heads=heads, head_dim=head_dim, qk_norm=True),
+        "L": attention.Config(num_heads=heads, head_dim=head_dim, qk_norm=True, window=window),
+        "D": gated_delta_net.Config(num_heads=heads, negative_eigenvalues=True),
+        "P": delta_product.Config(num_heads=heads, negative_eigenvalues=True),
+        "K": kda.Config(num_heads=heads, negative_eigenvalues=True),
+        "C": short_conv.Config(),
+    }
+    for letter in pattern:
+        if letter not in kinds:
+            raise ConfigError(unknown_key("Letter of pattern", letter, list(kinds)))
+    if not pattern:
+        raise ConfigError("pattern is empty; write one letter a layer, such as LLDG.")
+    return tuple(kinds[pattern[-1 - (depth - 1 - layer) % len(pattern)]] for layer in range(depth))
