@@ -25,6 +25,7 @@ from wren.interrupt import Interrupted
 from wren.lab import compare, compare_data, compare_plan, compare_report, compare_run
 from wren.lab.compare_display import CompareDisplay
 from wren.lab.schema import Comparison
+from wren.precision import choose_precision
 from wren.run import Run
 
 prepared = lab_compare_parts.prepared
@@ -138,16 +139,16 @@ def test_an_arm_that_always_diverges_keeps_its_place_and_the_others_are_compared
     baseline: str, prepared: Path, tmp_path: Path
 ):
     arms = f"lost={TINY}:optimizer.kind=adamw:lr=1e38,good={TINY},other={TINY}:lr=1e-2"
-    settings = asked(tmp_path, arms, lrs="1", decays="1", baseline=baseline, seeds=2)
+    settings = asked(tmp_path, arms, lrs="2", decays="1", baseline=baseline, seeds=2)
     found = compared(settings, opened(prepared, 300), tmp_path)
     assert {cell.arm: len(cell.final) for cell in found.cells} == {"lost": 0, "good": 2, "other": 2}
     assert compare.load(tmp_path / "compare.json") == found
     rule = next(rule for rule in found.rules if rule.rule.startswith("Every arm has all its final runs"))
     assert not rule.kept
-    assert "lost (own, 16) at the only point of its grid" in rule.did
+    assert "lost (own, 16) at all 4 points of its grid" in rule.did
     inside = next(rule for rule in found.rules if rule.rule.startswith("The baseline's sweep"))
     assert "Every point of the grid diverged: lost (own, 16)." in inside.did
-    assert not inside.kept  # one learning rate is an edge, none is nothing
+    assert inside.kept == (baseline != "lost" and not next(cell.edge for cell in found.cells if cell.arm == baseline))
     summary = compare_report.write(found, tmp_path)
     markdown = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "lost diverged at every learning rate of its grid." in markdown
@@ -158,6 +159,18 @@ def test_an_arm_that_always_diverges_keeps_its_place_and_the_others_are_compared
     json.dumps(summary, allow_nan=False)
     again = compared(settings, opened(prepared, 300), tmp_path)
     assert configs.to_json(again) == configs.to_json(found)
+
+
+def test_a_grid_of_one_point_is_not_tuned(prepared: Path, tmp_path: Path):
+    lines: list[str] = []
+    settings = asked(tmp_path, f"{TINY}:lr=2e-3", lrs="1", decays="1", seeds=2)
+    assert "no tuning trainings and 2 final ones" in compare.describe(
+        settings, choose_precision(torch.device("cpu"), "fp32")
+    )
+    display = CompareDisplay(say=lines.append)
+    cell = compared(settings, opened(prepared, 300), tmp_path, display=display).cells[0]
+    assert (cell.tuning, cell.lr, cell.edge, len(cell.final)) == ((), 2e-3, True, 2)
+    assert not any("tune" in line for line in lines)
 
 
 def test_what_is_done_is_written_before_the_rest_begins(prepared: Path, tmp_path: Path):

@@ -184,3 +184,13 @@ def test_a_folder_of_another_kind_is_left_alone(tmp_path, capsys, verb, name, ki
     assert main([*verb, "--out", str(tmp_path), "--dry-run"]) == 2
     assert f"{tmp_path} holds {kind} ({name}); choose another --out." in " ".join(capsys.readouterr().err.split())
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_recipe_that_follows_the_horizon_is_told_the_budget(tmp_path: Path):
+    listed = arms.read_arms("wren:depth=1,mine=wren:depth=1:batch_size=3,llama:depth=1", 300)
+    short, long = (
+        compare_plan.plan_cells(listed, [("own", ())], [None], tmp_path, "fp32", n) for n in (10**6, 64 * 10**6)
+    )
+    assert long[0].batch_tokens == 8 * short[0].batch_tokens
+    assert [cells[1].config.train.batch_size for cells in (short, long)] == [3, 3]
+    assert short[2].config == long[2].config

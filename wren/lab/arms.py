@@ -11,7 +11,7 @@ import inspect
 import re
 from collections.abc import Sequence
 
-from wren import recipes, units
+from wren import dial, recipes, units
 from wren.errors import ConfigError, unknown_key
 from wren.lab.schema import Arm
 from wren.recipes import RunConfig
@@ -102,8 +102,11 @@ def read_contexts(text: str | None) -> tuple[int | None, ...]:
     return lengths
 
 
-def config_of(arm: Arm, size: Sequence[str] = (), context_len: int | None = None) -> RunConfig:
-    """The arm's recipe at a size and a context length.
+def config_of(
+    arm: Arm, size: Sequence[str] = (), context_len: int | None = None, *, tokens: int | None = None
+) -> RunConfig:
+    """The arm's recipe at a size and a context length. tokens: how many will be trained on, for recipes that choose
+    their batch by it.
 
     With a context length given, a batch keeps its tokens: the rows change. Raises ConfigError where arm and size set
     one key, or for a key the recipe lacks.
@@ -114,6 +117,8 @@ def config_of(arm: Arm, size: Sequence[str] = (), context_len: int | None = None
         if key in own:
             raise ConfigError(f"Arm '{arm.name}' sets {key}, and so does --sizes; leave one of them out.")
     settings = [*arm.settings, *size]
+    if tokens is not None and dial.follows_horizon(arm.recipe, settings):
+        settings.append(f"tokens={tokens}")
     try:
         config = recipes.build(arm.recipe, vocab_size=arm.vocab_size, settings=settings)
     except ConfigError as error:

@@ -139,11 +139,15 @@ def compare(
     size = _vocab_size(vocab_size, data)
     arms = reading.read_arms(recipes, size)
     names = tuple(listed(probes, "probes")) if probes is not None else ()
-    plans = compare_plan.plan_cells(arms, reading.read_sizes(sizes), reading.read_contexts(contexts), out, dtype)
+    allowed = compare_plan.read_budget(budget)
+    tokens = round(allowed.amount) if allowed.kind == "tokens" else None
+    plans = compare_plan.plan_cells(
+        arms, reading.read_sizes(sizes), reading.read_contexts(contexts), out, dtype, tokens
+    )
     settings = engine.Settings(
         arms=arms,
         cells=tuple(plans),
-        budget=compare_plan.read_budget(budget),
+        budget=allowed,
         grid=compare_plan.read_grid(lrs, weight_decays),
         seeds=seeds,
         baseline=baseline if baseline is not None else arms[0].name,

@@ -201,14 +201,18 @@ def describe(settings: Settings, precision: Precision) -> str:
             length = f"{settings.budget.steps(cell, flops, None):,} steps"
         lines.append(
             f"{cell.title}: {units.short(shape.params)} parameters ({units.short(shape.core_params)} core), "
-            f"vocabulary {cell.arm.vocab_size:,}, {len(lrs) * len(decays)} tuning trainings (more while the best is at "
-            f"the grid's edge) and {settings.seeds} final ones of {length}; learning rates "
+            f"vocabulary {cell.arm.vocab_size:,}, {_tunings(settings.grid.num_trainings(cell.config.optimizer))} and "
+            f"{settings.seeds} final ones of {length}; learning rates "
             f"{', '.join(f'{lr:.3g}' for lr in lrs)}; weight decays "
             f"{', '.join(f'{decay:.3g}' for decay in decays)}"
         )
     lines += [f"Note: {one} and {other} are the same model and settings." for one, other in _alike(settings)]
     lines.append(f"Baseline {settings.baseline}, {precision.name} on {precision.device}.")
     return "\n".join(lines)
+
+
+def _tunings(count: int) -> str:
+    return f"{count} tuning trainings (more while the best is at the grid's edge)" if count else "no tuning trainings"
 
 
 def _alike(settings: Settings) -> list[tuple[str, str]]:

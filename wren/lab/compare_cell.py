@@ -129,39 +129,41 @@ class Work:
 
     def planned(self) -> list[float]:
         """Seconds that each training should take, in their order, those that are over among them."""
-        grid, optimizer = self.settings.grid, self.cell.config.optimizer
-        count = len(grid.learning_rates(optimizer.lr)) * len(grid.weight_decays(optimizer.weight_decay))
+        count = self.settings.grid.num_trainings(self.cell.config.optimizer)
         return [self.seconds(self.tune_steps)] * count + [self.seconds(self.final_steps)] * self.settings.seeds
 
     def run(self) -> Cell:
         """Tuned and trained; without final runs where every tuning run diverged."""
-        tuning, best, edge = self.tune()
+        tuning, chosen, edge = self.tune()
         final: tuple[TrainedRun, ...] = ()
-        if best is not None:
-            final = tuple(
-                self.train("final", lr=best.lr, weight_decay=best.weight_decay, seed=seed)
-                for seed in range(self.settings.seeds)
-            )
-        self.display.finish(self.cell, _told(best, final, edge))
+        lr = decay = None
+        if chosen is not None:
+            lr, decay = chosen
+            seeds = range(self.settings.seeds)
+            final = tuple(self.train("final", lr=lr, weight_decay=decay, seed=seed) for seed in seeds)
+        self.display.finish(self.cell, _told(chosen, final, edge))
         return Cell(
             arm=self.cell.arm.name,
             size=self.cell.size,
             context_len=self.cell.context_len,
             measured=self.measured,
-            lr=best.lr if best is not None else None,
-            weight_decay=best.weight_decay if best is not None else None,
+            lr=lr,
+            weight_decay=decay,
             edge=edge,
             tuning=tuple(tuning),
             final=final,
         )
 
-    def tune(self) -> tuple[list[TrainedRun], TrainedRun | None, bool]:
-        """Every grid point, the best of them, and whether it stayed at the edge after the grid was extended.
+    def tune(self) -> tuple[list[TrainedRun], tuple[float, float] | None, bool]:
+        """Every grid point, the best one's lr and weight decay, and whether it stayed at the edge of the extended grid.
 
-        Where all diverge, lower learning rates are the way out of the grid; None where those diverge too.
+        Where all diverge, lower learning rates are the way out of the grid; None where those diverge too. A grid of
+        one point is taken as it is: there is nothing to choose.
         """
         optimizer, grid = self.cell.config.optimizer, self.settings.grid
         lrs, decays = grid.learning_rates(optimizer.lr), grid.weight_decays(optimizer.weight_decay)
+        if not grid.num_trainings(optimizer):
+            return [], (lrs[0], decays[0]), True
         runs: list[TrainedRun] = []
         todo = lrs
         for extension in range(MAX_EXTENSIONS + 1):
@@ -173,7 +175,7 @@ class Work:
             if beyond is None or extension == MAX_EXTENSIONS:
                 if math.isinf(_tuned(best)):
                     return runs, None, False
-                return runs, best, beyond is not None or len(lrs) < 2
+                return runs, (best.lr, best.weight_decay), beyond is not None or len(lrs) < 2
             todo, lrs = [beyond], [*lrs, beyond]
         raise AssertionError("the loop returns at its last turn")
 
@@ -199,13 +201,13 @@ class Work:
         return result
 
 
-def _told(best: TrainedRun | None, final: tuple[TrainedRun, ...], edge: bool) -> str:
-    """A finished cell in words."""
-    if best is None:
+def _told(chosen: tuple[float, float] | None, final: tuple[TrainedRun, ...], edge: bool) -> str:
+    """A finished cell in words. chosen: learning rate and weight decay."""
+    if chosen is None:
         return "every tuning run diverged, so there is no final run; give lower --lrs, or look at the recipe"
     judged = [run.detail.whole.bits_per_byte for run in final if run.detail is not None]
     told = f"{sum(judged) / len(judged):.4f} bits per byte on validation" if judged else "every final run diverged"
-    return f"{told}, lr {best.lr:.3g}{' (edge)' if edge else ''}, wd {best.weight_decay:.3g}"
+    return f"{told}, lr {chosen[0]:.3g}{' (edge)' if edge else ''}, wd {chosen[1]:.3g}"
 
 
 def _compilation(measured: Measured | None) -> float:

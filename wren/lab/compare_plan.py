@@ -11,6 +11,7 @@ from wren import units
 from wren.errors import ConfigError
 from wren.lab.arms import config_of, folder_name
 from wren.lab.schema import Arm
+from wren.optim.optimizer import OptimizerConfig
 from wren.recipes import RunConfig
 
 TUNING_SEED = 1_000_003  # never one of the final runs'
@@ -98,6 +99,11 @@ class Grid:
             return [0.0, *(0.01 * 10**i for i in range(self.num_decays - 1))]
         return [own / 10**i for i in range(self.num_decays)]
 
+    def num_trainings(self, optimizer: OptimizerConfig) -> int:
+        """Tuning runs before any extension; none for a single point."""
+        count = len(self.learning_rates(optimizer.lr)) * len(self.weight_decays(optimizer.weight_decay))
+        return count if count > 1 else 0
+
 
 def read_grid(lrs: str, decays: str) -> Grid:
     """--lrs and --weight-decays: a count, or a list of values; raises ConfigError for an empty or impossible one."""
@@ -180,13 +186,17 @@ def plan_cells(
     contexts: Sequence[int | None],
     out: Path,
     dtype: str,
+    tokens: int | None = None,
 ) -> list[CellPlan]:
-    """Every arm x size x context length in the order they are trained; raises ConfigError for what cannot be built."""
+    """Every arm x size x context length in the order they are trained; raises ConfigError for what cannot be built.
+
+    tokens: of a training, where the budget says so.
+    """
     cells = []
     for size, settings in sizes:
         for context in contexts:
             for arm in arms:
-                config = config_of(arm, settings, context)
+                config = config_of(arm, settings, context, tokens=tokens)
                 config = dataclasses.replace(config, train=dataclasses.replace(config.train, dtype=dtype))
                 length = config.train.context_len
                 folder = out / "runs" / folder_name(arm.name) / folder_name(size) / str(length)

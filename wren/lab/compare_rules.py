@@ -53,8 +53,7 @@ def all_there(cells: Sequence[Cell]) -> Rule:
     """Arms that could not be trained stay on the page, and are told here."""
     lost = []
     for cell in cells:
-        points = "the only point" if len(cell.tuning) == 1 else f"all {len(cell.tuning)} points"
-        lost += [f"{_where(cell)} at {points} of its grid"] if not cell.final else []
+        lost += [f"{_where(cell)} at all {len(cell.tuning)} points of its grid"] if not cell.final else []
     for cell in cells:
         count = sum(run.tuned is None for run in cell.final)
         lost += [f"{_where(cell)} in {count} of {len(cell.final)} final runs"] if count else []
@@ -106,7 +105,9 @@ def _tuning(grid: Grid, tune_share: float) -> Rule:
     return Rule(
         rule="Every arm is tuned with the same effort: at least four learning rates by two weight decays",
         kept=lrs >= LEAST_LRS and decays >= LEAST_DECAYS and tune_share == 1,
-        did=f"{_counted(lrs, 'learning rate')} x {_counted(decays, 'weight decay')} for every arm; each point had "
+        did=f"{_counted(lrs, 'learning rate')} x {_counted(decays, 'weight decay')} for every arm: nothing was tuned."
+        if lrs * decays == 1
+        else f"{_counted(lrs, 'learning rate')} x {_counted(decays, 'weight decay')} for every arm; each point had "
         f"{share}; at most {MAX_EXTENSIONS} steps beyond an edge.",
     )
 
