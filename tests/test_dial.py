@@ -35,9 +35,7 @@ def test_the_size_is_that_of_a_built_transformer():
 
 
 def test_a_size_below_every_model_is_a_sentence():
-    with pytest.raises(
-        ConfigError, match="No model of 10k parameters has a head of 2,048 tokens"
-    ):
+    with pytest.raises(ConfigError, match="No model of 10k parameters has a head of 2,048 tokens"):
         shapes.shape(10_000, 2048)
 
 
@@ -109,3 +107,14 @@ def test_a_run_begun_by_time_goes_on_with_the_tokens_measured_then(tmp_path: Pat
     assert pretrain.horizon(config, tmp_path, run, pretrain.Budget(steps=7), "cpu") == "steps=7"
     assert pretrain.horizon(config, tmp_path, run, pretrain.Budget(tokens=99), "cpu") == "tokens=99"
     assert pretrain.horizon(config, tmp_path, run, pretrain.Budget(), "cpu") == "tokens=123456"
+
+
+def test_pairs_of_a_small_vocabulary_have_a_row_each():
+    rows = [wren.recipe(vocab_size=n).model.tables.bigrams for n in (65, 2048)]
+    assert rows == [65 * 65, 65_536]
+    assert wren.recipe(vocab_size=65, bigrams=0).model.tables.bigrams == 0
+
+
+def test_the_matrices_rate_moves_with_that_of_the_tables():
+    optimizer = wren.recipe(vocab_size=65, lr=1e-2).optimizer
+    assert (optimizer.lr, optimizer.matrix_lr) == (1e-2, 2.5e-3)

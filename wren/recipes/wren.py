@@ -26,7 +26,9 @@ from wren.train import TrainConfig
 TOKENS_PER_PARAM = 20
 BATCH_TOKENS, BATCH_EXPONENT = 2048, 0.5  # for a million tokens; the power of the tokens trained on
 BATCH_LEAST = 1024  # below it a step costs as much
-LR, LR_WIDTH, LR_EXPONENT = 5e-3, 128, 0.5  # at that width; falls as the width to that power
+LR, LR_WIDTH, LR_EXPONENT = 2e-2, 128, 0.5  # of tables and head at that width; falls as the width to that power
+MATRIX_SHARE = 0.25  # Muon's, of it
+MOST_BIGRAMS = 65_536
 
 
 def recipe(
@@ -38,7 +40,7 @@ def recipe(
     kv_share: int = 4,
     pattern: str = "LLDG",
     window: int = 128,
-    bigrams: int = 16_384,
+    bigrams: int | None = None,
     trigrams: int = 0,
     context_len: int = 256,
     tokens: int | None = None,
@@ -49,8 +51,10 @@ def recipe(
     """depth: the dial; all that is None follows from it and from how long is trained.
 
     dim: None = 64 a layer. head_dim: None = 64, or 32 where 64 does not divide the width. tokens: how many will be
-    trained on, None = 20 for every parameter of blocks and head; batch_size, steps and lr follow from it. kv_share:
-    query heads of a global layer to one key-value head, at most.
+    trained on, None = 20 for every parameter of blocks and head; batch_size, steps and lr follow from it. lr: of
+    tables and head; the matrices' is a quarter of it. kv_share:
+    query heads of a global layer to one key-value head, at most. bigrams: rows of the table, None = one for every pair
+    of tokens, but 65,536 at most.
 
     pattern: the mixers of the last layers, one letter each, repeated downwards. G global attention, S the same with
     keys for values, R global attention with rotary positions and all heads, L local attention, D gated delta net,
@@ -72,6 +76,8 @@ def recipe(
         raise ConfigError(f"dim is {width}, which heads of {head} do not divide; choose another dim or head_dim.")
     horizon = tokens or TOKENS_PER_PARAM * shapes.size(depth, width, vocab_size)
     rows = batch_size or _rows(horizon, steps, context_len)
+    pairs = min(vocab_size**2, MOST_BIGRAMS) if bigrams is None else bigrams
+    rate = LR * (LR_WIDTH / width) ** LR_EXPONENT if lr is None else lr
     return RunConfig(
         recipe="wren",
         model=ModelConfig(
@@ -86,11 +92,12 @@ def recipe(
             norm_gain=False,
             near=NearConfig(token_shift=True),
             skips=SkipsConfig(x0=True),
-            tables=TablesConfig(values="alternate", bigrams=bigrams, trigrams=trigrams),
+            tables=TablesConfig(values="alternate", bigrams=pairs, trigrams=trigrams),
         ),
         optimizer=OptimizerConfig(
             kind="muon",
-            lr=LR * (LR_WIDTH / width) ** LR_EXPONENT if lr is None else lr,
+            lr=rate,
+            matrix_lr=MATRIX_SHARE * rate,
             weight_decay=0.0,
             normalise=True,
         ),
