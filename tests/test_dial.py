@@ -115,6 +115,9 @@ def test_pairs_of_a_small_vocabulary_have_a_row_each():
     assert wren.recipe(vocab_size=65, bigrams=0).model.tables.bigrams == 0
 
 
-def test_the_matrices_rate_moves_with_that_of_the_tables():
-    optimizer = wren.recipe(vocab_size=65, lr=1e-2).optimizer
-    assert (optimizer.lr, optimizer.matrix_lr) == (1e-2, 2.5e-3)
+@pytest.mark.parametrize(("vocab_size", "ratio"), [(65, 1.0), (512, 2.0), (2048, 4.0), (32_768, 4.0)])
+def test_rare_rows_learn_faster_than_the_matrices(vocab_size: int, ratio: float):
+    own, given = (wren.recipe(vocab_size=vocab_size, lr=lr).optimizer for lr in (None, 1e-2))
+    assert (given.lr, given.matrix_lr) == (1e-2, 1e-2 / ratio)
+    plain = wren.recipe(vocab_size=128).optimizer.lr
+    assert (own.lr, own.matrix_lr) == (pytest.approx(ratio * plain), pytest.approx(plain))

@@ -26,8 +26,8 @@ from wren.train import TrainConfig
 TOKENS_PER_PARAM = 20
 BATCH_TOKENS, BATCH_EXPONENT = 2048, 0.5  # for a million tokens; the power of the tokens trained on
 BATCH_LEAST = 1024  # below it a step costs as much
-LR, LR_WIDTH, LR_EXPONENT = 2e-2, 128, 0.5  # of tables and head at that width; falls as the width to that power
-MATRIX_SHARE = 0.25  # Muon's, of it
+LR, LR_WIDTH, LR_EXPONENT = 5e-3, 128, 0.5  # of the matrices at that width; falls as the width to that power
+VOCAB_OF_ONE, MOST_RATIO = 128, 4.0  # tables and head learn as fast there; sqrt(2) times at twice the entries, at most
 MOST_BIGRAMS = 65_536
 
 
@@ -52,7 +52,7 @@ def recipe(
 
     dim: None = 64 a layer. head_dim: None = 64, or 32 where 64 does not divide the width. tokens: how many will be
     trained on, None = 20 for every parameter of blocks and head; batch_size, steps and lr follow from it. lr: of
-    tables and head; the matrices' is a quarter of it. kv_share:
+    tables and head; the matrices' is as high where the vocabulary is small, down to a quarter of it. kv_share:
     query heads of a global layer to one key-value head, at most. bigrams: rows of the table, None = one for every pair
     of tokens, but 65,536 at most.
 
@@ -77,7 +77,8 @@ def recipe(
     horizon = tokens or TOKENS_PER_PARAM * shapes.size(depth, width, vocab_size)
     rows = batch_size or _rows(horizon, steps, context_len)
     pairs = min(vocab_size**2, MOST_BIGRAMS) if bigrams is None else bigrams
-    rate = LR * (LR_WIDTH / width) ** LR_EXPONENT if lr is None else lr
+    ratio = min(MOST_RATIO, max(1.0, math.sqrt(vocab_size / VOCAB_OF_ONE)))
+    rate = ratio * LR * (LR_WIDTH / width) ** LR_EXPONENT if lr is None else lr
     return RunConfig(
         recipe="wren",
         model=ModelConfig(
@@ -97,7 +98,7 @@ def recipe(
         optimizer=OptimizerConfig(
             kind="muon",
             lr=rate,
-            matrix_lr=MATRIX_SHARE * rate,
+            matrix_lr=rate / ratio,
             weight_decay=0.0,
             normalise=True,
         ),
