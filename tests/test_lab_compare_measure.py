@@ -84,7 +84,7 @@ def test_a_budget_of_time_counts_compilation(prepared: Path, tmp_path: Path):
         return dataclasses.replace(fake_speed(config, folder, device), compile_seconds=1.0)
 
     cell = compared(
-        asked(tmp_path, budget="2s", tune_share=0.75), opened(prepared, 300), tmp_path, measured=slow
+        asked(tmp_path, budget="2s", tune_share=0.75, lrs="1e-3,3e-3"), opened(prepared, 300), tmp_path, measured=slow
     ).cells[0]
     assert cell.measured.compile_seconds == 1.0
     assert {run.steps for run in cell.final} == {10}  # of 20
@@ -193,7 +193,7 @@ def test_arms_are_scored_on_probes(tmp_path: Path):
 
 def test_the_display_shows_all_arms_and_the_time_left(prepared: Path, tmp_path: Path):
     texts, screen, clock = opened(prepared, 300), io.StringIO(), iter(range(10**6))
-    settings = asked(tmp_path, f"{TINY},[b]={TINY}:lr=1e-2")
+    settings = asked(tmp_path, f"{TINY},[b]={TINY}:lr=1e-2", lrs="1e-3,3e-3")
     console = Console(file=screen, force_terminal=True, width=110)
     with CompareDisplay(console=console, clock=lambda: float(next(clock))) as display:
         compare.compare(settings, texts, tmp_path, precision=CPU, display=display, measured=fake_speed)
