@@ -13,7 +13,6 @@ from wren.errors import ConfigError
 from wren.recipes import RunConfig, build, wren
 from wren.run import Run
 
-
 SIZES = [(p, v) for p in (2e5, 1e6, 5e6, 124e6, 350e6, 1e9, 7e9) for v in (256, 2048, 32_768) if p >= 32 * v + 12_288]
 
 
