@@ -54,6 +54,21 @@ def test_depth_and_params_exclude_each_other():
         dial.settings("wren", vocab_size=512, depth=2, params=10**6)
 
 
+@pytest.mark.parametrize(
+    ("size", "given", "sentence"),
+    [
+        ({"depth": 0}, [], "--depth is 0; it must be at least 1."),
+        ({"depth": 3}, ["depth=5"], "--set gives depth, and --depth chooses it"),
+        ({"params": 10**6}, ["lr=1e-3", "dim=64"], "--set gives dim, and --params chooses it"),
+    ],
+)
+@pytest.mark.parametrize("recipe", ["wren", "llama"])
+def test_a_size_said_twice_or_none_is_a_sentence(recipe: str, size: dict, given: list[str], sentence: str):
+    wanted = {"depth": None, "params": None} | size
+    with pytest.raises(ConfigError, match=sentence):
+        dial.settings(recipe, vocab_size=512, given=given, **wanted)
+
+
 def test_neither_depth_nor_params_leaves_a_recipe_as_it_is():
     assert dial.settings("llama", vocab_size=512, depth=None, params=None) == []
 

@@ -28,6 +28,7 @@ FAMILY = (attention, forgetting_attention, block_sparse_attention)
         (block_sparse_attention.Config(num_heads=2, head_dim=5), "even head_dim"),
         (block_sparse_attention.Config(num_heads=2, block_size=0), "block_size is 0"),
         (block_sparse_attention.Config(num_heads=2, top_k=0), "top_k is 0"),
+        (attention.Config(num_heads=2, values="keys"), "attention.values is 'keys', which positions would turn"),
     ],
 )
 def test_impossible_settings_are_one_sentence(config: MixerConfig, words: str):
@@ -130,3 +131,13 @@ def test_long_decoding_after_strong_forgetting_keeps_its_digits():
 
 def test_slots_hold_the_newest_tokens_that_fall_on_them():
     assert slot_places(torch.tensor([0, 2, 3, 7]), 3).tolist() == [[-3, -2, -1], [0, 1, -1], [0, 1, 2], [6, 4, 5]]
+
+
+def test_keys_as_values_halve_the_state_and_are_what_is_summed():
+    own, shared = (attention.Config(num_heads=2, positions="none", values=v).build(16) for v in ("own", "keys"))  # type: ignore[arg-type]
+    assert own.state_bytes(100) == 2 * shared.state_bytes(100)
+    sizes = [sum(x.numel() for x in m.new_state(1, 50).slots().values()) for m in (own, shared)]
+    assert sizes[0] == 2 * sizes[1]
+    own.load_state_dict(shared.state_dict() | {"v.weight": shared.state_dict()["k.weight"]})
+    x_BTD = torch.randn(2, 7, 16, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(shared(x_BTD, Context()), own(x_BTD, Context()))

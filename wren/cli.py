@@ -137,7 +137,7 @@ def train(
     settings = [*(f"{key}={value}" for key, value in flags.items() if value is not None), *set_]
     vocab_size = Manifest.load(data).vocab_size
     size = units.count(params, "number of parameters") if params else None
-    settings += dial.settings(recipe, vocab_size=vocab_size, depth=depth, params=size)
+    settings += dial.settings(recipe, vocab_size=vocab_size, depth=depth, params=size, given=set_)
     budget = training.Budget(
         steps=steps,
         tokens=units.count(tokens, "number of tokens") if tokens else None,

@@ -34,6 +34,8 @@ from wren.sinks import find_sinks, open_sinks
 from wren.tokenizer import Tokenizer
 from wren.train import measure_step_seconds, train
 
+_MEASURED_TOKENS = 4096  # a batch large enough to tell tokens a second by, small enough for a large model on a CPU
+
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
@@ -245,11 +247,13 @@ def horizon(config: RunConfig, data: Path, run: Run, budget: Budget, device: str
         stored = configs.from_json(RunConfig, run.config()) if run.exists() else None
         if stored is not None and stored.horizon is not None:
             return f"tokens={stored.horizon}"
-        parts = build(config, data, Manifest.load(data), device)
+        rows = max(1, min(config.train.batch_size, _MEASURED_TOKENS // config.train.context_len))
+        trial = dataclasses.replace(config, train=dataclasses.replace(config.train, batch_size=rows))
+        parts = build(trial, data, Manifest.load(data), device)
         step = measure_step_seconds(
-            parts.model, parts.optimizer, parts.loader, cross_entropy, config.train, parts.precision
+            parts.model, parts.optimizer, parts.loader, cross_entropy, trial.train, parts.precision
         )
-        tokens = round(budget.seconds / step * config.train.batch_size * config.train.context_len)
+        tokens = round(budget.seconds / step * rows * config.train.context_len)
     return f"tokens={max(1, tokens or 1)}"
 
 

@@ -22,7 +22,8 @@ from wren.skips import SkipsConfig
 from wren.tables import TablesConfig
 from wren.train import TrainConfig
 
-# Measured at one size and carried to others (docs/LOG.md, "The dial").
+# Rates were measured at widths of 64 and 128 and vocabularies of 65 and 2,048 (docs/LOG.md, "Screening the parts"); how
+# they and the batch go on to other sizes is assumed.
 TOKENS_PER_PARAM = 20
 BATCH_TOKENS, BATCH_EXPONENT = 2048, 0.5  # for a million tokens; the power of the tokens trained on
 BATCH_LEAST = 1024  # below it a step costs as much
