@@ -1,209 +1,167 @@
-"""How much sooner Wren's recipe reaches a loss than what people train: characters of Shakespeare on a CPU.
+"""How much sooner and smaller Wren's recipe is than what people train: one command, three parts, one JSON.
 
-    python bench/efficiency.py --text tinyshakespeare.txt [--seconds 15,60,119,300] [--seed 0] [--json FILE]
+    python bench/efficiency.py --text tinyshakespeare.txt --corpus train.jsonl.zst --corpus-val val.jsonl.zst
 
-The first 90 % of the text are trained on, the rest is the validation split, as in nanoGPT's shakespeare_char. The
-`gpt2` recipe with the settings of nanoGPT's CPU example (4 layers, 4 heads, width 128, context 64, batch 12, 2,000
-steps, no dropout, fp32) stands in for it; published: 1.88. Then `wren` is trained anew for each number of seconds, its
-schedule laid out for them. Losses are over the whole validation split in windows of each model's context, all places
-counted, read once at the end. The seconds are those of all training steps; measuring how many steps fit into them
-beforehand is not counted, as it is not part of a training of given length.
+characters  nats a character of Shakespeare: nanoGPT's CPU example beside wren for several budgets (needs --text)
+text        bits per byte of a corpus: gpt2, llama and Muon beside wren at parts of their time (needs --corpus)
+inference   bytes of state, and decoding speed after long prompts, beside llama
+
+Without --parts all are done that the inputs allow, in at most 30 minutes of two cores with one seed; every further seed
+adds the time of characters and text once more. Each part's file in bench/measures says what is counted. The JSON is
+written after each training and each part.
 """
 
 import argparse
-import contextlib
+import functools
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from measures import characters, inference, options, race
+from measures.record import Record
 from rich.console import Console
-from rich.table import Table
 
-from wren import config as configs
-from wren.batch import Batch
-from wren.errors import DataError
+from wren.data.shards import MANIFEST
+from wren.errors import ConfigError, DataError, unknown_key
 from wren.exits import exit_code
-from wren.files import write_json
-from wren.interrupt import Interrupted
-from wren.loss import cross_entropy
+from wren.lab import compare_data
+from wren.lab.machine import in_words
 from wren.precision import choose_precision
-from wren.recipes import RunConfig, gpt2, wren
-from wren.resume import Progress
-from wren.run import Run
-from wren.train import measure_step_seconds, train
 
-NANOGPT = {"depth": 4, "dim": 128, "num_heads": 4, "context_len": 64, "batch_size": 12, "steps": 2000, "lr": 1e-3}
-PUBLISHED = 1.88  # nanoGPT's README; 1.8857 measured
 OUT = Path(__file__).parent / "out" / "efficiency.json"
 CPU = torch.device("cpu")
-_LEAST = 20_000  # characters: the smallest split is still some windows long
+Keep = Callable[[dict[str, Any]], None]
+PARTS = ("characters", "text", "inference")
+MINUTES = 30.0  # that the defaults below are for
+SECONDS, TEXT_SECONDS, REPEATS = (7.0, 15.0, 60.0, 119.0, 300.0), 100.0, 3
 
 
-@dataclass
-class Characters:
-    """Windows of a text at random places: the batches of train()."""
-
-    ids: torch.Tensor
-    context_len: int
-    batch_size: int
-    seed: int
-    row: int = 0
-
-    def next_batch(self) -> Batch:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.row)
-        start_B = torch.randint(len(self.ids) - self.context_len, (self.batch_size,), generator=generator)
-        self.row += 1
-        tokens_BT = self.ids[start_B[:, None] + torch.arange(self.context_len + 1)]
-        return Batch(tokens_BT[:, :-1].contiguous(), tokens_BT[:, 1:].contiguous())
-
-    def state(self) -> dict[str, Any]:
-        return {"row": self.row}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        self.row = state["row"]
+def parts_of(args: argparse.Namespace) -> list[str]:
+    """What is to be done; raises ConfigError for an unknown part, or one whose input is missing."""
+    inputs = {"characters": args.text is not None, "text": args.corpus is not None, "inference": True}
+    if args.parts is None:
+        return [part for part in PARTS if inputs[part]]
+    asked = [part.strip() for part in args.parts.split(",") if part.strip()]
+    for part in asked:
+        if part not in PARTS:
+            raise ConfigError(unknown_key("Part", part, PARTS))
+        if not inputs[part]:
+            raise ConfigError(f"Part {part} needs --{'text' if part == 'characters' else 'corpus'} FILE.")
+    if not asked:
+        raise ConfigError(f"--parts is empty; choose from {', '.join(PARTS)}, or leave it out.")
+    return [part for part in PARTS if part in asked]
 
 
-@dataclass(frozen=True)
-class Text:
-    vocab_size: int
-    train: torch.Tensor
-    val: torch.Tensor
-
-    @classmethod
-    def read(cls, path: Path, *, tune: bool) -> "Text":
-        """tune: the last 5 % of the training split stand for the validation split, which is not looked at."""
-        try:
-            text = path.read_text(encoding="utf-8")
-        except FileNotFoundError as error:
-            raise DataError(
-                f"{path} does not exist; nanoGPT's data/shakespeare_char/prepare.py says where tinyshakespeare is."
-            ) from error
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path} is not UTF-8 text ({error.reason}); give another --text.") from error
-        if len(text) < _LEAST:
-            raise DataError(f"{path} has {len(text):,} characters; at least {_LEAST:,} are needed.")
-        place = {character: i for i, character in enumerate(sorted(set(text)))}
-        ids = torch.tensor([place[character] for character in text])
-        cut = int(0.9 * len(ids))
-        inner = int(0.95 * cut)
-        return cls(len(place), ids[:inner], ids[inner:cut]) if tune else cls(len(place), ids[:cut], ids[cut:])
+def do_characters(args: argparse.Namespace, console: Console, keep: Keep) -> None:
+    seconds = args.seconds or [value * args.minutes / MINUTES for value in SECONDS]
+    result = characters.measure(
+        characters.Text.read(args.text, tune=args.tune), seeds=_seeds(args), seconds=seconds, settings=args.set,
+        baseline=None if args.no_baseline else {"steps": args.baseline_steps}, say=console.print, keep=keep,
+    )  # fmt: skip
+    characters.show(result, console)
 
 
-@torch.no_grad()
-def val_loss(model: Any, ids: torch.Tensor, context_len: int, precision: Any) -> float:
-    """Nats a character over windows laid end to end; the last, shorter one too."""
-    model.eval()
-    total = 0.0
-    for start in range(0, len(ids) - 1, 32 * context_len):
-        piece = ids[start : start + 32 * context_len + 1]
-        whole = (len(piece) - 1) // context_len * context_len
-        rows = [(piece[:whole].view(-1, context_len), piece[1 : whole + 1].view(-1, context_len))] if whole else []
-        if whole < len(piece) - 1:
-            rows.append((piece[None, whole:-1], piece[None, whole + 1 :]))
-        for tokens_BT, targets_BT in rows:
-            with precision.context():
-                total += float(cross_entropy(model, Batch(tokens_BT, targets_BT)))
-    return total / (len(ids) - 1)
+def do_text(args: argparse.Namespace, console: Console, keep: Keep) -> None:
+    chosen = race.CONTESTANTS if args.arms is None else race.read_contestants(args.arms, args.vocab_size)
+    depth, dim = args.size
+    terms = race.Terms(
+        depth=depth, dim=dim, context_len=args.context, seeds=tuple(_seeds(args)), eval_tokens=args.eval_tokens,
+        seconds=args.text_seconds or TEXT_SECONDS * args.minutes / MINUTES,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        result = race.race(chosen, _corpus(args, Path(folder), console), terms, CPU, say=console.print, keep=keep)
+    race.show(result, console)
 
 
-def trained(config: RunConfig, text: Text, dtype: Any, seconds: float | None, say: Any) -> dict[str, Any]:
-    """A training of the config's steps, or of about as many as fit into the seconds."""
-    precision = choose_precision(CPU, dtype)
-    torch.manual_seed(config.seed)
-    model = config.model.build()
-    optimizer = config.optimizer.build(model)
-    batches = Characters(text.train, config.train.context_len, config.train.batch_size, config.seed)
-    if seconds is not None:
-        step = measure_step_seconds(model, optimizer, batches, cross_entropy, config.train, precision, steps=20)
-        config = replace(config, train=replace(config.train, steps=max(1, int(seconds / step))))
-    shown = time.monotonic()
-
-    def watch(progress: Progress, row: dict[str, Any]) -> None:
-        nonlocal shown
-        if time.monotonic() - shown > 10:
-            shown = time.monotonic()
-            say(f"  {config.recipe}: step {progress.step} of {config.train.steps}, loss {row['loss']:.3f}")
-
-    with tempfile.TemporaryDirectory() as folder, _nothing_kept():
-        run = Run(Path(folder) / "run")
-        run.create(configs.to_json(config))
-        options: dict[str, Any] = {"watch": watch, "say": say}
-        train_config = replace(config.train, eval_every=0, save_every=0)
-        progress = train(
-            model, optimizer, batches, cross_entropy, run, train_config, config.schedule, precision, **options
-        )
-    return {
-        "recipe": config.recipe,
-        "dtype": dtype,
-        "params": model.num_params(),
-        "steps": progress.step,
-        "tokens": progress.tokens,
-        "seconds": progress.seconds,
-        "loss": val_loss(model, text.val, config.train.context_len, precision),
-    }
+def _corpus(args: argparse.Namespace, folder: Path, console: Console) -> compare_data.Text:
+    """--corpus opened, or prepared into `folder`; a file's validation split may lie beside it."""
+    if (args.corpus / MANIFEST).is_file() or args.corpus.is_dir():
+        if args.corpus_val is not None:
+            raise ConfigError(f"{args.corpus} is a folder with a validation split of its own; leave --corpus-val out.")
+        return compare_data.Text.open(args.corpus)
+    val = args.corpus_val
+    if val is None and "train" in args.corpus.name:
+        beside = args.corpus.with_name(args.corpus.name.replace("train", "val"))
+        val = beside if beside.exists() else None
+    console.print(f"{args.corpus}, validated on {val or 'a part of it that is held out'}", highlight=False)
+    found = compare_data.prepare_all(
+        [args.vocab_size], folder, source=[str(args.corpus)], val=[] if val is None else [str(val)], data=None,
+        text_key="text", fresh=False, say=console.print,
+    )  # fmt: skip
+    return found[args.vocab_size]
 
 
-@contextlib.contextmanager
-def _nothing_kept() -> Iterator[None]:
-    """train() says that the same command goes on; here the folder is gone by then, and it begins anew."""
-    try:
-        yield
-    except Interrupted as stop:
-        raise KeyboardInterrupt from stop
+def do_inference(args: argparse.Namespace, console: Console, keep: Keep) -> None:
+    depth, dim = args.infer_size
+    configs = inference.contestants(depth, dim, args.vocab_size)
+    repeats = args.repeats or max(2, round(REPEATS * args.minutes / MINUTES))
+    result = inference.measure(
+        configs, choose_precision(CPU), lengths=args.state_lengths, contexts=args.infer_contexts, repeats=repeats,
+        say=console.print,
+    )  # fmt: skip
+    keep(result)
+    inference.show(result, console)
 
 
-def nanogpt(vocab_size: int, seed: int) -> RunConfig:
-    config = gpt2.recipe(vocab_size=vocab_size, **NANOGPT)  # type: ignore[arg-type]
-    optimizer = replace(config.optimizer, betas=(0.9, 0.99))
-    return replace(config, optimizer=optimizer, schedule=replace(config.schedule, warmup_steps=100), seed=seed)
+def _seeds(args: argparse.Namespace) -> list[int]:
+    return list(range(args.seed, args.seed + args.seeds))
 
 
-def ours(vocab_size: int, seed: int) -> RunConfig:
-    config = wren.recipe(
-        vocab_size=vocab_size, depth=4, dim=128, context_len=256, batch_size=6, bigrams=4096, trigrams=32_768
+def parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = found.add_argument
+    add("--parts", help="comma-separated, of characters, text and inference; default: all that the inputs allow")
+    add("--minutes", type=options.positive, default=MINUTES, help="scales the times that are not given by themselves")
+    add("--seed", type=options.seed, default=0, help="the first seed")
+    add("--seeds", type=options.whole, default=1, help="how many, paired; intervals from 2 on")
+    add("--vocab-size", type=options.whole, default=4096, help="of text and inference")
+    add("--json", type=Path, default=OUT, help="where the numbers go")
+    group = found.add_argument_group("characters")
+    group.add_argument("--text", type=Path, help="tinyshakespeare")
+    group.add_argument("--seconds", type=options.seconds, help="budgets of wren; default 7,15,60,119,300")
+    group.add_argument("--no-baseline", action="store_true", help="do not train gpt2")
+    group.add_argument(
+        "--baseline-steps", type=options.whole, default=characters.NANOGPT["steps"], help="2000 = nanoGPT's"
     )
-    return replace(config, seed=seed)
+    group.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of wren; repeat it")
+    group.add_argument("--tune", action="store_true", help="validate on the last 5 %% of the training split instead")
+    group = found.add_argument_group("text")
+    group.add_argument("--corpus", type=Path, help="a text file (.txt, .jsonl, .zst, ...) or a folder of `wren data`")
+    group.add_argument("--corpus-val", type=Path, help="default: the file beside it with val for train, else a part")
+    group.add_argument("--text-seconds", type=options.positive, help="S, each baseline's time; default 100")
+    group.add_argument("--size", type=options.size, default="4x128", metavar="DEPTHxWIDTH")
+    group.add_argument("--context", type=options.whole, default=256)
+    group.add_argument("--eval-tokens", type=options.whole, default=500_000, help="read of the validation split")
+    group.add_argument("--arms", help="other arms, as for `wren compare --recipes`; one is named wren")
+    group = found.add_argument_group("inference")
+    group.add_argument("--infer-size", type=options.size, default="8x512", metavar="DEPTHxWIDTH")
+    group.add_argument(
+        "--infer-contexts", type=options.wholes, default=inference.CONTEXTS, help="tokens of the prompts"
+    )
+    group.add_argument(
+        "--state-lengths", type=options.wholes, default=inference.LENGTHS, help="tokens that state is counted at"
+    )
+    group.add_argument("--repeats", type=options.whole, help="default 3")
+    return found
 
 
-def _seconds(text: str) -> list[float]:
-    try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
-        values = [0.0]
-    if not all(0 < value < 86_400 for value in values):
-        raise argparse.ArgumentTypeError(f"{text}: write for example 15,60, each above 0 and below a day")
-    return values
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--text", type=Path, required=True)
-    parser.add_argument("--seconds", type=_seconds, default="15,60,119,300")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--no-baseline", action="store_true", help="do not train gpt2")
-    parser.add_argument("--tune", action="store_true", help="validate on the last 5 %% of the training split instead")
-    parser.add_argument("--json", type=Path, default=OUT)
-    args = parser.parse_args()
+def main(arguments: list[str] | None = None) -> int:
+    args = parser().parse_args(arguments)
     console = Console()
-    text = Text.read(args.text, tune=args.tune)
-    rows = []
-    if not args.no_baseline:
-        rows.append(trained(nanogpt(text.vocab_size, args.seed), text, "fp32", None, console.print))
-    for seconds in args.seconds:
-        rows.append(trained(ours(text.vocab_size, args.seed), text, "bf16", seconds, console.print))
-    table = Table("recipe", "format", "parameters", "steps", "characters", "seconds", "nats a character")
-    for row in rows:
-        table.add_row(
-            row["recipe"], row["dtype"], f"{row['params']:,}", f"{row['steps']:,}", f"{row['tokens']:,}",
-            f"{row['seconds']:.1f}", f"{row['loss']:.4f}",
-        )  # fmt: skip
-    console.print(table)
-    write_json(args.json, {"rows": rows, "tune": args.tune, "seed": args.seed, "threads": torch.get_num_threads()})
+    parts = parts_of(args)
+    for name, path in (("--text", args.text), ("--corpus", args.corpus), ("--corpus-val", args.corpus_val)):
+        if path is not None and not path.exists():
+            hint = characters.WHERE if name == "--text" else "check the path"
+            raise DataError(f"{path} does not exist; {hint}.")
+    record = Record.begin(args.json, CPU, vars(args))
+    console.print(f"{', '.join(parts)} on {in_words(record.content['machine'])}", highlight=False)
+    calls = {"characters": do_characters, "text": do_text, "inference": do_inference}
+    for part in parts:
+        calls[part](args, console, functools.partial(record.put, part))
+    console.print(f"written to {args.json}", highlight=False)
     return 0
 
 

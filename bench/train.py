@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,7 @@ def plain_loop(
     loss: Callable[[nn.Module, Batch], Tensor],
     batches: list[Batch],
     dtype: torch.dtype | None,
-    optimizers: list[torch.optim.Optimizer] | None = None,
+    optimizers: Sequence[torch.optim.Optimizer] | None = None,
 ) -> StepFunction:
     """A function that trains one step."""
     parts = optimizers or [torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), fused=True)]

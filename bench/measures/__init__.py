@@ -1,0 +1,1 @@
+"""What bench/efficiency.py and bench/gpu.py measure, one file each."""
