@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from wren import budget as budgets
 from wren import config as configs
-from wren import dial, pretrain, shapes
+from wren import dial, shapes
 from wren.errors import ConfigError
 from wren.recipes import RunConfig, build, wren
 from wren.run import Run
@@ -116,11 +117,11 @@ def test_a_run_begun_by_time_goes_on_with_the_tokens_measured_then(tmp_path: Pat
     run = Run(tmp_path / "run")
     run.create(configs.to_json(dataclasses.replace(config, time_budget=5.0)))
     assert configs.from_json(RunConfig, run.config()).horizon == 123_456
-    budget = pretrain.Budget(seconds=5.0)
-    assert pretrain.horizon(config, tmp_path / "no data", run, budget, "cpu") == "tokens=123456"
-    assert pretrain.horizon(config, tmp_path, run, pretrain.Budget(steps=7), "cpu") == "steps=7"
-    assert pretrain.horizon(config, tmp_path, run, pretrain.Budget(tokens=99), "cpu") == "tokens=99"
-    assert pretrain.horizon(config, tmp_path, run, pretrain.Budget(), "cpu") == "tokens=123456"
+    budget = budgets.Budget(seconds=5.0)
+    assert budgets.horizon(config, tmp_path / "no data", run, budget, "cpu") == "tokens=123456"
+    assert budgets.horizon(config, tmp_path, run, budgets.Budget(steps=7), "cpu") == "steps=7"
+    assert budgets.horizon(config, tmp_path, run, budgets.Budget(tokens=99), "cpu") == "tokens=99"
+    assert budgets.horizon(config, tmp_path, run, budgets.Budget(), "cpu") == "tokens=123456"
 
 
 def test_pairs_of_a_small_vocabulary_have_a_row_each():

@@ -14,9 +14,9 @@ ORDER = """
 errors
 files units interrupt
 config exits flags shapes
-run
+run parts
 checkpoint plot sinks page
-batch
+batch layout
 stories
 tokenizer
 probe
@@ -32,7 +32,9 @@ skips state ahead
 model
 loss
 precision
-optim memory
+optim
+memory
+distributed
 resume
 step progress
 train
@@ -44,6 +46,8 @@ evals
 rl
 recipes
 dial
+build
+budget
 report doctor
 pretrain
 quickstart lab

@@ -6,8 +6,9 @@ import sys
 def main() -> int:
     try:
         from wren.cli import main as run
+        from wren.exits import is_rank, leave_after
 
-        return run()
+        return leave_after(run) if is_rank() else run()
     except KeyboardInterrupt:
         print("wren: Interrupted before anything was begun.", file=sys.stderr)
         return 130

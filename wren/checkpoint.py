@@ -3,14 +3,17 @@
     checkpoints/step_001000/model.safetensors  optimizer.safetensors  state.json
 
 A checkpoint is written into a temporary folder, fsynced and renamed, so that no kill or power cut leaves half of one
-under its final name. state.json holds the checksums of the two others and of itself.
+under its final name. state.json holds the checksums of the others and of itself. Where several processes hold parts of
+the tensors, files with these parts (parts.py) take the place of the first two.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +24,7 @@ from torch import Tensor, nn
 
 from wren.errors import CheckpointError, DiskError
 from wren.files import disk_errors, fsync_dir, sha256_file
+from wren.parts import Parts
 
 _NAME = re.compile(r"step_(\d{6,})")
 _MODEL, _OPTIMIZER, _STATE = "model.safetensors", "optimizer.safetensors", "state.json"
@@ -43,26 +47,68 @@ def save(
     folder: Path, step: int, model: dict[str, Tensor], optimizer: dict[str, Tensor], state: dict[str, Any]
 ) -> Path:
     """Writes folder/step_<step> and returns its path; raises DiskError, leaving earlier checkpoints untouched."""
-    final = folder / f"step_{step:06d}"
-    temporary = folder / f".{final.name}.tmp"
-    with disk_errors(final):
-        try:
-            _write(temporary, model, optimizer, {**state, "step": step})
-            if final.exists():  # a damaged one of the same step: out of the way first, a folder is never overwritten
-                os.replace(final, aside := folder / f".{final.name}.old.tmp")
-                shutil.rmtree(aside, ignore_errors=True)
-            os.replace(temporary, final)
-            fsync_dir(folder)
-            fsync_dir(folder.parent)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+    temporary = begin(folder, step)
+    with removed_on_error(temporary):
+        _write(temporary, model, optimizer)
+        sums = {name: sha256_file(temporary / name) for name in (_MODEL, _OPTIMIZER)}
+        return finish(temporary, step, state, sums)
+
+
+def begin(folder: Path, step: int) -> Path:
+    """An empty temporary folder for the files of a checkpoint; raises DiskError."""
+    temporary = folder / f".step_{step:06d}.tmp"
+    with disk_errors(folder / f"step_{step:06d}"):
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+    return temporary
+
+
+def finish(temporary: Path, step: int, state: dict[str, Any], sums: dict[str, str]) -> Path:
+    """Adds state.json to the files of a checkpoint, whose checksums are `sums`, and gives the folder its final name."""
+    folder, final = temporary.parent, temporary.parent / f"step_{step:06d}"
+    with removed_on_error(temporary):
+        state = {**state, "step": step, "sha256": dict(sums)}
+        state["sha256"][_STATE] = _digest(state)
+        (temporary / _STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+        _fsync(temporary / _STATE)
+        fsync_dir(temporary)
+        if final.exists():  # a damaged one of the same step: out of the way first, a folder is never overwritten
+            os.replace(final, aside := folder / f".{final.name}.old.tmp")
+            shutil.rmtree(aside, ignore_errors=True)
+        os.replace(temporary, final)
+        fsync_dir(folder)
+        fsync_dir(folder.parent)
     return final
 
 
-def _write(folder: Path, model: dict[str, Tensor], optimizer: dict[str, Tensor], state: dict[str, Any]) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+@contextlib.contextmanager
+def removed_on_error(temporary: Path) -> Iterator[None]:
+    """Deletes what begin() gave when an error leaves the block; raises DiskError for one of the disk."""
+    with disk_errors(temporary.with_name(temporary.name.removeprefix(".").removesuffix(".tmp"))):
+        try:
+            yield
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+def joined(path: Path) -> None:
+    """Writes the checkpoint of several processes anew as one of a single process; raises DiskError, leaving it as it
+    is.
+
+    Reads one tensor at a time: the model need not fit into main memory.
+    """
+    state = json.loads((path / _STATE).read_text(encoding="utf-8"))
+    temporary = begin(path.parent, state["step"])
+    with removed_on_error(temporary), Parts(path) as parts:
+        for file, ours in ((_MODEL, False), (_OPTIMIZER, True)):
+            parts.write(temporary / file, (name for name in parts.names() if ("/" in name) == ours))
+            _fsync(temporary / file)
+        sums = {name: sha256_file(temporary / name) for name in (_MODEL, _OPTIMIZER)}
+        finish(temporary, state["step"], state, sums)
+
+
+def _write(folder: Path, model: dict[str, Tensor], optimizer: dict[str, Tensor]) -> None:
     for name, tensors in ((_MODEL, model), (_OPTIMIZER, optimizer)):
         try:
             save_file({key: value.detach().contiguous().cpu() for key, value in tensors.items()}, folder / name)
@@ -71,11 +117,6 @@ def _write(folder: Path, model: dict[str, Tensor], optimizer: dict[str, Tensor],
                 f"Cannot write {folder / name}: {error}; free some space or choose another folder."
             ) from error
         _fsync(folder / name)
-    state["sha256"] = {name: sha256_file(folder / name) for name in (_MODEL, _OPTIMIZER)}
-    state["sha256"][_STATE] = _digest(state)
-    (folder / _STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
-    _fsync(folder / _STATE)
-    fsync_dir(folder)
 
 
 def _fsync(path: Path) -> None:
@@ -103,7 +144,10 @@ def verify(path: Path) -> str | None:
         state = json.loads((path / _STATE).read_text(encoding="utf-8"))
         if state["sha256"][_STATE] != _digest(state):
             return f"{_STATE} does not match its checksum"
-        for name in (_MODEL, _OPTIMIZER):
+        files = [name for name in state["sha256"] if name != _STATE]
+        if not files or any(name != Path(name).name for name in files):
+            return f"{_STATE} names no files of its own folder"
+        for name in files:
             if state["sha256"][name] != sha256_file(path / name):
                 return f"{name} does not match its checksum"
     except OSError as error:
@@ -119,7 +163,17 @@ def load(path: Path, *, verified: bool = False) -> Checkpoint:
     if fault is not None:
         raise CheckpointError(f"Checkpoint {path} is damaged: {fault}. Delete it to go on from the one before it.")
     state = json.loads((path / _STATE).read_text(encoding="utf-8"))
-    return Checkpoint(path, load_file(path / _MODEL), load_file(path / _OPTIMIZER), state)
+    if not is_parted(state):
+        return Checkpoint(path, load_file(path / _MODEL), load_file(path / _OPTIMIZER), state)
+    with Parts(path) as parts:
+        tensors = {name: parts.read(name) for name in parts.names()}
+    model = {name: tensors.pop(name) for name in list(tensors) if "/" not in name}
+    return Checkpoint(path, model, tensors, state)
+
+
+def is_parted(state: dict[str, Any]) -> bool:
+    """Whether several processes wrote this checkpoint, each its parts of the tensors."""
+    return _MODEL not in state["sha256"]
 
 
 def newest_good(folder: Path) -> tuple[Path | None, list[str]]:

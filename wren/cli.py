@@ -77,7 +77,7 @@ def train(
     recipe: str = "small",
     depth: int | None = None,
     params: str | None = None,
-    run: Path | None = None,
+    run: Annotated[Path | None, arg(aliases=("--run-dir",))] = None,
     steps: int | None = None,
     tokens: str | None = None,
     time_: Time = None,
@@ -92,6 +92,8 @@ def train(
     save_every: int | None = None,
     sinks: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = (),
     prompts: tuple[str, ...] = ("The",),
+    shard: bool = False,
+    join_timeout: str = "10m",
     set_: Settings = (),
     dry_run: bool = False,
     json_: Json = None,
@@ -103,7 +105,8 @@ def train(
         recipe: wren, gpt2, llama, small or tiny; its dials and every key of its config can be changed with --set.
         depth: Layers, 64 wide each; with recipe wren batch, learning rate and length follow.
         params: Size to choose layers and width for instead, such as 124M, lookup tables not counted.
-        run: The run directory; by default runs/<date>-<recipe>-<seed>.
+        run: The run directory; by default runs/<date>-<recipe>-<seed>. Under torchrun, which has a --run of its own,
+            write --run-dir.
         steps: Optimizer steps to train; by default the recipe's.
         tokens: Tokens to train on instead, such as 300M.
         seed: Seed of the weights and of the order of the data.
@@ -116,14 +119,17 @@ def train(
         save_every: Steps between checkpoints, 0 = only at the end.
         sinks: Where else the metrics go.
         prompts: Beginnings of the samples.
+        shard: Under torchrun, spread the model over the processes instead of copying it to each.
+        join_timeout: Under torchrun, how long to wait for the other processes at the start.
         dry_run: Only say what would be done.
     """
     from wren import dial, units
     from wren import pretrain as training
+    from wren.budget import Budget, horizon
     from wren.data.shards import Manifest
+    from wren.distributed.job import joined
     from wren.recipes import build
 
-    check_json(json_)
     flags = {
         "train.dtype": dtype,
         "train.compile": str(compile),
@@ -135,25 +141,29 @@ def train(
         "seed": seed,
     }
     settings = [*(f"{key}={value}" for key, value in flags.items() if value is not None), *set_]
-    vocab_size = Manifest.load(data).vocab_size
-    size = units.count(params, "number of parameters") if params else None
-    settings += dial.settings(recipe, vocab_size=vocab_size, depth=depth, params=size, given=set_)
-    budget = training.Budget(
-        steps=steps,
-        tokens=units.count(tokens, "number of tokens") if tokens else None,
-        seconds=units.seconds(time_) if time_ else None,
-    )
-    config = build(recipe, vocab_size=vocab_size, settings=settings)
-    run = run or _new_run(recipe, config.seed)
-    if dial.follows_horizon(recipe, settings):
-        settings.append(training.horizon(config, data, _run(run), budget, device))
+    with joined(device, sharded=shard, wait=units.seconds(join_timeout)) as ranks:
+        check_json(json_)
+        vocab_size = Manifest.load(data).vocab_size
+        size = units.count(params, "number of parameters") if params else None
+        settings += dial.settings(recipe, vocab_size=vocab_size, depth=depth, params=size, given=set_)
+        budget = Budget(
+            steps=steps,
+            tokens=units.count(tokens, "number of tokens") if tokens else None,
+            seconds=units.seconds(time_) if time_ else None,
+        )
         config = build(recipe, vocab_size=vocab_size, settings=settings)
-    if dry_run:
-        print(training.describe(config, data, _run(run), budget, device))
-        return 0
-    result = training.pretrain(config, data, _run(run), budget, device=device, sinks=sinks, prompts=prompts)
-    print(f"{result['bits_per_byte']:.4f} bits per byte on {result['split']}, all of it; report: {run / 'report.html'}")
-    return write(json_, result)
+        folder = ranks.first(lambda: run or _new_run(recipe, config.seed))
+        if dial.follows_horizon(recipe, settings):
+            settings.append(horizon(config, data, _run(folder), budget, device, ranks))
+            config = build(recipe, vocab_size=vocab_size, settings=settings)
+        if dry_run:
+            print(training.describe(config, data, _run(folder), budget, device))
+            return 0
+        options: dict[str, Any] = {"device": device, "sinks": sinks, "prompts": prompts, "ranks": ranks}
+        result = training.pretrain(config, data, _run(folder), budget, **options)
+        found = f"{result['bits_per_byte']:.4f} bits per byte on {result['split']}, all of it"
+        print(f"{found}; report: {folder / 'report.html'}")
+        return write(json_ if ranks.rank == 0 else None, result)
 
 
 @app.command
@@ -418,12 +428,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb and returns the exit code."""
     from wren.exits import exit_code
 
+    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = arguments[1:] if arguments[:1] == ["--"] else arguments  # what torchrun -m wren -- leaves in front
     return exit_code("wren", lambda: _verb(arguments))
 
 
-def _verb(arguments: Sequence[str] | None) -> int | None:
+def _verb(arguments: Sequence[str]) -> int | None:
+    from wren.exits import one_voice
+
     try:
-        return app.cli(prog="wren", args=arguments)
+        with one_voice():
+            return app.cli(prog="wren", args=arguments)
     except (RuntimeError, MemoryError) as error:
         from wren.precision import is_out_of_memory
 

@@ -7,6 +7,7 @@
       CheckpointError     a checkpoint that is damaged, missing or of another model
       NetworkError        the hub could not be reached or answered wrongly
       DiskError           no space left, file too large, no permission
+      JobError            another process of a torchrun job is missing or was lost
       DivergedError       training left the finite numbers and did not come back
 
 Anything else that reaches the user as a traceback is a bug of Wren.
@@ -41,6 +42,10 @@ class NetworkError(WrenError):
 
 
 class DiskError(WrenError):
+    pass
+
+
+class JobError(WrenError):
     pass
 
 

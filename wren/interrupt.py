@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -23,11 +23,15 @@ class Stopped(BaseException):
 class Signals:
     """Collects SIGINT and SIGTERM in `number`; a second one raises KeyboardInterrupt where it arrives.
 
-    Outside the main thread, where Python allows no handlers, it collects nothing.
+    Outside the main thread, where Python allows no handlers, it collects nothing. agreement: where several processes
+    must stop at the same point, gives from what arrived in this one the signal that counts for all, if any; it is
+    asked by agree() only, and whoever started the processes ends those that take too long.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, agreement: Callable[[int | None], int | None] | None = None) -> None:
         self.number: int | None = None
+        self._agreement = agreement
+        self._arrived: int | None = None
         self._at_once = False
         self._before: dict[int, Any] = {}
 
@@ -41,6 +45,14 @@ class Signals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def agree(self) -> None:
+        """Where several processes train: the point at which all of them learn of a signal to one of them."""
+        if self._agreement is None or self.number is not None:
+            return
+        self.number = self._agreement(self._arrived)
+        if self.number is not None and self._at_once:
+            raise Stopped
+
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
         """Work that may be cut off anywhere, since the run is saved: a signal raises Stopped instead of waiting."""
@@ -53,6 +65,9 @@ class Signals:
             self._at_once = False
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._agreement is not None:
+            self._arrived = self._arrived or number
+            return
         if self.number is not None:
             raise KeyboardInterrupt
         self.number = number

@@ -3,22 +3,23 @@
 B batch, T time, V vocabulary.
 """
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from wren.ahead import ahead_targets
-from wren.batch import IGNORE, Batch
+from wren.batch import Batch
 from wren.model import LM
-from wren.ops.linear_cross_entropy import chunked_linear_cross_entropy
+from wren.ops.linear_cross_entropy import chunked_linear_cross_entropy, chunked_token_losses
 
 
 def token_losses(model: LM, batch: Batch) -> Tensor:
-    """-log p(target) in nats for every place (B, T), float32; 0 where nothing is learned. Keeps all logits."""
-    logits_BTV = model(batch.tokens_BT, positions_BT=batch.positions_BT, documents_BT=batch.documents_BT)
-    logits = logits_BTV.flatten(0, 1).to(torch.promote_types(logits_BTV.dtype, torch.float32))
-    losses = F.cross_entropy(logits, batch.targets_BT.flatten(), ignore_index=IGNORE, reduction="none")
-    return losses.view_as(batch.targets_BT)
+    """-log p(target) in nats for every place (B, T), float32 at least; 0 where nothing is learned.
+
+    Holds the logits of a chunk of tokens at a time, in the backward pass too, which computes them anew.
+    """
+    hidden_BTD = model.hidden(batch.tokens_BT, positions_BT=batch.positions_BT, documents_BT=batch.documents_BT)
+    targets_N = batch.targets_BT.flatten()
+    losses_N = chunked_token_losses(hidden_BTD.flatten(0, 1), model.head.weight, targets_N, model.config.logit_softcap)
+    return losses_N.view_as(batch.targets_BT)
 
 
 def cross_entropy(model: LM, batch: Batch) -> Tensor:

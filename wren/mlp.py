@@ -7,7 +7,7 @@ token is a SparseMlp. B batch, T time, D model width.
 from abc import ABC, abstractmethod
 from typing import Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 
 class MlpConfig(Protocol):
@@ -30,6 +30,10 @@ class SparseMlp(nn.Module, ABC):
     @abstractmethod
     def begin_step(self) -> None:
         """Called by the optimizer when it drops the gradients: what was counted of an unfinished step is void."""
+
+    def counts(self) -> list[Tensor]:
+        """What was counted since begin_step; where several processes train, their sum is put in before end_step."""
+        return []
 
     @abstractmethod
     def end_step(self) -> None:

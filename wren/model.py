@@ -8,7 +8,7 @@ B batch, T time, D model width, V vocabulary.
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from wren import mlp as mlps
 from wren.ahead import AheadConfig, AheadHead
 from wren.batch import positions_in_documents
-from wren.block import Block, NearConfig, NearState, make_norm, norm_flops
+from wren.block import Block, NearConfig, NearState, called, make_norm, norm_flops
 from wren.errors import ConfigError
 from wren.mixer import Context, Mixer, MixerConfig, State
 from wren.mlp import MlpConfig
@@ -88,6 +88,8 @@ class ModelConfig:
 
 class LM(nn.Module):
     """A causal language model over token ids."""
+
+    call_block: Callable[..., Tensor] = staticmethod(called)
 
     def __init__(self, config: ModelConfig):
         """Raises ConfigError for settings that do not fit each other."""
@@ -172,7 +174,7 @@ class LM(nn.Module):
     ) -> list[Tensor]:
         """hidden's answer, which predicts the next token, and one more (B, T, D) for every token further ahead."""
         x_BTD, context = self._stream(Context(tokens_BT, positions_BT, documents_BT), None)
-        return [self.norm(x_BTD), *(head(x_BTD, context) for head in self.ahead)]
+        return [self.norm(x_BTD), *(self.call_block(head, x_BTD, context) for head in self.ahead)]
 
     def _stream(self, context: Context, state: LMState | None) -> tuple[Tensor, Context]:
         """The residual stream above the last block, and the context as the mixers saw it, without state and values."""
@@ -196,7 +198,7 @@ class LM(nn.Module):
                     x_BTD = self.skips(i, x_BTD, x0_BTD, read)
                 read.append(x_BTD)
                 own, tails = next(calls)
-                x_BTD = block(x_BTD, context._replace(values_BTD=values[i], state=own), tails)
+                x_BTD = self.call_block(block, x_BTD, context._replace(values_BTD=values[i], state=own), tails)
         return x_BTD, context
 
     def _calls(self, state: LMState | None) -> Iterator[tuple[State | None, NearState | None]]:

@@ -5,10 +5,8 @@ The same call on the same run directory goes on where the run stopped, or says t
 
 import contextlib
 import dataclasses
-import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,51 +14,23 @@ import torch
 
 from wren import checkpoint, units
 from wren import config as configs
-from wren.data.loader import TokenLoader, TokenStream
-from wren.data.shards import Manifest, open_shards
-from wren.errors import ConfigError, DataError, DivergedError, TokenizerError
+from wren.budget import Budget, with_data, with_steps
+from wren.build import Parts, build, check_vocab
+from wren.data.shards import Manifest
+from wren.distributed.ranks import ALONE, Ranks
+from wren.errors import ConfigError, DataError, DiskError, DivergedError, TokenizerError
 from wren.evals.bits_per_byte import bits_per_byte
+from wren.files import read_json
 from wren.generate import Loaded, Sampling, sample_texts
 from wren.loss import cross_entropy
-from wren.model import LM
-from wren.optim.optimizer import Optimizer
 from wren.plot import loss_plot
-from wren.precision import Precision, choose_device, choose_precision
 from wren.progress import TrainingProgress
 from wren.recipes import RunConfig
 from wren.report import write_report
 from wren.run import Run, peak_memory_bytes
 from wren.sinks import find_sinks, open_sinks
 from wren.tokenizer import Tokenizer
-from wren.train import measure_step_seconds, train
-
-_MEASURED_TOKENS = 4096  # a batch large enough to tell tokens a second by, small enough for a large model on a CPU
-
-
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """How long to train: one of steps, tokens, or seconds of wall-clock; all None = the recipe's steps."""
-
-    steps: int | None = None
-    tokens: int | None = None
-    seconds: float | None = None
-
-    def __post_init__(self) -> None:
-        if sum(value is not None for value in (self.steps, self.tokens, self.seconds)) > 1:
-            raise ConfigError("--steps, --tokens and --time exclude each other; give one of them.")
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a run is made of once it is built."""
-
-    config: RunConfig
-    model: LM
-    optimizer: Optimizer
-    loader: TokenLoader
-    val: TokenStream
-    tokenizer: Tokenizer
-    precision: Precision
+from wren.train import train
 
 
 def pretrain(
@@ -73,38 +43,62 @@ def pretrain(
     sinks: Sequence[str] = (),
     prompts: Sequence[str] = ("The",),
     say: Callable[[str], None] = print,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Trains (or resumes) `config` on the shards in `data` into `run`; returns what was reached.
+
+    ranks: the processes of a torchrun job, which all call this alike (distributed/job.py); the first alone writes.
 
     The result holds bits_per_byte, loss, tokens_per_second, peak_memory_bytes, state_bytes (at the context length),
     params, steps, tokens, seconds. Raises a WrenError for every mistake of the user, train's Interrupted on Ctrl-C.
     """
     manifest = Manifest.load(data)
-    _check_vocab(config, manifest, data)
-    wanted = _with_data(config, data, manifest, budget)
-    stored = _stored(run, wanted)
-    parts = build(stored or wanted, data, manifest, device)
+    check_vocab(config, manifest, data)
+    wanted = with_data(config, data, manifest, budget)
+    run = Run(run.path, writes=ranks.rank == 0)
+    stored = ranks.first(lambda: _stored(run, wanted))
+    parts = build(stored or wanted, data, manifest, ranks.device(device), ranks)
     find_sinks(sinks)  # what is missing is said before a folder is made
-    with run.lock():
+    with contextlib.ExitStack() as held:
+        ranks.first(lambda: held.enter_context(run.lock()))
         if stored is None:
-            parts = dataclasses.replace(parts, config=_with_steps(parts, budget, say))
+            parts = dataclasses.replace(parts, config=with_steps(parts, budget, say))
             run.create(configs.to_json(parts.config))
-        _keep_tokenizer(parts.tokenizer, run)
+        ranks.first(lambda: _keep_tokenizer(parts.tokenizer, run))
+        if not run.exists():
+            raise ConfigError(f"Rank {ranks.rank} does not see {run.path}; choose a folder that all nodes share.")
         _announce(parts, run, say)
-        if not any(row.get("step") == 0 for row in run.metrics()):
+        if not ranks.first(lambda: any(row.get("step") == 0 for row in run.metrics())):
             run.log_metrics({"step": 0, "kind": "eval", **_validation_row(parts)})
-        result = _train(parts, run, sinks, prompts, say)
-        with contextlib.suppress(DataError):  # the metrics of a finished run were lost: its report comes without
-            loss_plot(run)
-        write_report(run, result)
+        result = _train(parts, run, sinks if run.writes else (), prompts, say)
+        ranks.first(lambda: _report(run, result))
+        if ranks.everywhere:
+            ranks.first(lambda: _in_one_piece(run, say))
     return result
+
+
+def _in_one_piece(run: Run, say: Callable[[str], None]) -> None:
+    """The last checkpoint of a sharded model as an ordinary one, for whatever reads its files by itself."""
+    path, _ = checkpoint.newest_good(run.checkpoints_path)
+    if path is None or not checkpoint.is_parted(read_json(path / "state.json")):
+        return
+    try:
+        checkpoint.joined(path)
+    except DiskError as error:
+        say(f"Warning: {error} {path} stays in parts, which wren reads as well.")
+
+
+def _report(run: Run, result: dict[str, Any]) -> None:
+    with contextlib.suppress(DataError):  # the metrics of a finished run were lost: its report comes without
+        loss_plot(run)
+    write_report(run, result)
 
 
 def describe(config: RunConfig, data: Path, run: Run, budget: Budget, device: str) -> str:
     """What a run would be, for --dry-run: nothing is written."""
     manifest = Manifest.load(data)
-    _check_vocab(config, manifest, data)
-    parts = build(_with_data(config, data, manifest, budget), data, manifest, device)
+    check_vocab(config, manifest, data)
+    parts = build(with_data(config, data, manifest, budget), data, manifest, device)
     train_split = manifest.splits["train"]
     length = f"{units.duration(budget.seconds)} of steps" if budget.seconds else f"{parts.config.train.steps:,} steps"
     return (
@@ -113,29 +107,12 @@ def describe(config: RunConfig, data: Path, run: Run, budget: Budget, device: st
     )
 
 
-def build(config: RunConfig, data: Path, manifest: Manifest, device: str) -> Parts:
-    """Model, optimizer and loader, all from config.seed."""
-    precision = choose_precision(choose_device(device), config.train.dtype)
-    tokenizer = Tokenizer.load(data / "tokenizer.json")
-    if tokenizer.fingerprint() != manifest.tokenizer:
-        raise TokenizerError(f"{data / 'tokenizer.json'} is not the tokenizer of the shards beside it; restore it.")
-    length = config.train.context_len
-    train_stream = TokenStream(open_shards(data, "train", check=True), manifest.document_id, length)
-    val_stream = TokenStream(open_shards(data, "val", check=True), manifest.document_id, length)
-    loader = TokenLoader(train_stream, batch_size=config.train.batch_size, seed=config.seed)
-    if val_stream.num_windows == 0:
-        raise DataError(f"The validation split of {data} is empty; prepare the data with --val FILE or more text.")
-    torch.manual_seed(config.seed)
-    model = config.model.build().to(precision.device)
-    return Parts(config, model, config.optimizer.build(model), loader, val_stream, tokenizer, precision)
-
-
 def validate(parts: Parts, *, everything: bool = False) -> dict[str, float]:
     """Bits per byte on the validation split: its fixed first eval_tokens, or all of it."""
     limit = None if everything else parts.config.train.eval_tokens
     rows = max(1, 4096 // parts.config.train.context_len)
-    batches = parts.val.batches_in_order(rows, limit)
-    return bits_per_byte(parts.model, batches, parts.tokenizer.token_bytes(), parts.precision)
+    batches = parts.ranks.shared(parts.val.batches_in_order(rows, limit))
+    return bits_per_byte(parts.model, batches, parts.tokenizer.token_bytes(), parts.precision, parts.ranks.summed)
 
 
 def _validation_row(parts: Parts) -> dict[str, float]:
@@ -175,9 +152,10 @@ def _train(parts: Parts, run: Run, names: Sequence[str], prompts: Sequence[str],
                 config.schedule,
                 parts.precision,
                 evaluate=evaluate,
-                sample=sample if prompts else None,
+                sample=sample if prompts and (run.writes or parts.ranks.everywhere) else None,
                 watch=watch,
                 say=display.say,
+                ranks=parts.ranks,
             )
     finally:
         for sink in sinks:
@@ -210,59 +188,6 @@ def _train(parts: Parts, run: Run, names: Sequence[str], prompts: Sequence[str],
 def _peak_memory(device: torch.device) -> int:
     """Peak of the accelerator's memory, or of this process on a CPU; 0 where the platform does not say."""
     return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else peak_memory_bytes() or 0
-
-
-def _check_vocab(config: RunConfig, manifest: Manifest, data: Path) -> None:
-    if config.model.vocab_size < manifest.vocab_size:
-        raise ConfigError(
-            f"The model's vocabulary of {config.model.vocab_size:,} is smaller than the {manifest.vocab_size:,} of the "
-            f"shards in {data}; set model.vocab_size={manifest.vocab_size} or prepare the data anew."
-        )
-
-
-def _with_data(config: RunConfig, data: Path, manifest: Manifest, budget: Budget) -> RunConfig:
-    """The config with what identifies the data, and the steps as far as they are known without measuring."""
-    steps = budget.steps
-    if budget.tokens is not None:
-        steps = max(1, round(budget.tokens / (config.train.batch_size * config.train.context_len)))
-    train_config = dataclasses.replace(config.train, steps=config.train.steps if steps is None else steps)
-    return dataclasses.replace(
-        config,
-        data=str(data),
-        data_hash=content_hash(manifest),
-        time_budget=budget.seconds,
-        train=train_config,
-    )
-
-
-def horizon(config: RunConfig, data: Path, run: Run, budget: Budget, device: str) -> str:
-    """How long will be trained, as a setting of a recipe that chooses batch and learning rate by it.
-
-    Seconds are turned into tokens by measuring, once for a run; without any budget the recipe's own tokens.
-    """
-    if budget.steps is not None:
-        return f"steps={budget.steps}"
-    tokens = budget.tokens or config.horizon
-    if budget.seconds is not None:
-        stored = configs.from_json(RunConfig, run.config()) if run.exists() else None
-        if stored is not None and stored.horizon is not None:
-            return f"tokens={stored.horizon}"
-        rows = max(1, min(config.train.batch_size, _MEASURED_TOKENS // config.train.context_len))
-        trial = dataclasses.replace(config, train=dataclasses.replace(config.train, batch_size=rows))
-        parts = build(trial, data, Manifest.load(data), device)
-        step = measure_step_seconds(
-            parts.model, parts.optimizer, parts.loader, cross_entropy, trial.train, parts.precision
-        )
-        tokens = round(budget.seconds / step * rows * config.train.context_len)
-    return f"tokens={max(1, tokens or 1)}"
-
-
-def content_hash(manifest: Manifest) -> str:
-    """What identifies the tokens of a data folder, wherever it lies."""
-    digest = hashlib.sha256(manifest.tokenizer.encode())
-    for name, split in sorted(manifest.splits.items()):
-        digest.update("".join([name, *(shard.sha256 for shard in split.shards)]).encode())
-    return digest.hexdigest()
 
 
 def _stored(run: Run, wanted: RunConfig) -> RunConfig | None:
@@ -299,19 +224,6 @@ def first_difference(old: Any, new: Any, where: str = "") -> tuple[str, Any, Any
     return None if old == new else (where, old, new)
 
 
-def _with_steps(parts: Parts, budget: Budget, say: Callable[[str], None]) -> RunConfig:
-    """The config with a time budget turned into steps after a measured warm-up."""
-    config = parts.config
-    if budget.seconds is None:
-        return config
-    step = measure_step_seconds(
-        parts.model, parts.optimizer, parts.loader, cross_entropy, config.train, parts.precision
-    )
-    steps = max(1, int(budget.seconds / step))
-    say(f"A step takes {step * 1000:.0f} ms here, so {units.duration(budget.seconds)} make {steps:,} steps.")
-    return dataclasses.replace(config, train=dataclasses.replace(config.train, steps=steps))
-
-
 def _keep_tokenizer(tokenizer: Tokenizer, run: Run) -> None:
     """Writes the run's tokenizer unless it is there: a kill may have come before it, and a file can be damaged."""
     with contextlib.suppress(TokenizerError):
@@ -332,6 +244,8 @@ def _summary(parts: Parts) -> str:
 
 def _announce(parts: Parts, run: Run, say: Callable[[str], None]) -> None:
     say(_summary(parts))
+    if parts.ranks.size > 1:
+        say(parts.ranks.about())
     done, steps = checkpoint.steps(run.checkpoints_path), parts.config.train.steps
     if done and done[-1] >= steps:
         say(f"{run.path} is complete already ({steps:,} steps); it is only evaluated again.")

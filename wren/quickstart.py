@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wren import stories, units
+from wren.budget import Budget
 from wren.data import shakespeare
 from wren.data.prepare import prepare
 from wren.data.shards import open_shards
@@ -18,7 +19,7 @@ from wren.errors import DataError
 from wren.files import atomic_writer
 from wren.generate import Sampling, load_run, sample_texts
 from wren.precision import choose_device, choose_precision
-from wren.pretrain import Budget, pretrain
+from wren.pretrain import pretrain
 from wren.recipes import build as build_recipe
 from wren.report import write_report
 from wren.run import Run

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from wren import checkpoint
 from wren.batch import Batches
+from wren.distributed.ranks import ALONE, Ranks
 from wren.errors import CheckpointError, DiskError, DivergedError
+from wren.layout import local
 from wren.model import LM
 from wren.optim.optimizer import Optimizer
 from wren.run import Run
@@ -41,28 +43,30 @@ class TrainState:
     scaler: torch.amp.GradScaler
     device: torch.device
     progress: Progress = field(default_factory=Progress)
+    ranks: Ranks = ALONE
 
     def save(self, run: Run, keep: int) -> None:
         """Writes a checkpoint and deletes all but the newest `keep`.
 
         Raises DiskError (the earlier checkpoints are untouched) and DivergedError when a weight is not finite.
         """
-        for name, parameter in self.model.named_parameters():
-            if not bool(parameter.isfinite().all()):
-                raise DivergedError(
-                    f"'{name}' holds values that are not finite at step {self.progress.step}; {last_good(run)} "
-                    "Lower the learning rate."
-                )
+        names = (name for name, p in self.model.named_parameters() if not bool(local(p).isfinite().all()))
+        if (name := self.ranks.any(next(names, None))) is not None:
+            raise DivergedError(
+                f"'{name}' holds values that are not finite at step {self.progress.step}; {last_good(run)} "
+                "Lower the learning rate."
+            )
         with contextlib.suppress(DiskError):  # told when the row was written; the checkpoint may still fit
             run.sync_metrics()  # the rows up to a checkpoint must survive whatever the checkpoint survives
-        tensors = {**self.optimizer.tensors(), **rng_state(self.device)}
+        tensors, rng = self.optimizer.tensors(), rng_state(self.device)
         state = {
             "progress": asdict(self.progress),
             "batches": self.batches.state(),
             "scaler": self.scaler.state_dict(),
         }
-        checkpoint.save(run.checkpoints_path, self.progress.step, checkpoint.weights(self.model), tensors, state)
-        checkpoint.prune(run.checkpoints_path, keep)
+        folder = run.checkpoints_path
+        self.ranks.save(folder, self.progress.step, self.model, tensors, rng, state)
+        self.ranks.first(lambda: checkpoint.prune(folder, keep))
 
     def restore(self, saved: checkpoint.Checkpoint) -> None:
         """Puts everything back; raises CheckpointError when it belongs to another model, optimizer or data."""

@@ -23,10 +23,14 @@ _OURS = {"env.json", "log.txt", "data"}  # what may lie in the folder before con
 
 
 class Run:
-    """A run directory. Making the object touches no disk; `create` and the writers do."""
+    """A run directory. Making the object touches no disk; `create` and the writers do.
 
-    def __init__(self, path: Path | str):
+    writes: False = they do nothing, where another process of the same job writes.
+    """
+
+    def __init__(self, path: Path | str, *, writes: bool = True):
         self.path = Path(path)
+        self.writes = writes
 
     config_path = property(lambda self: self.path / "config.json")
     metrics_path = property(lambda self: self.path / "metrics.jsonl")
@@ -49,6 +53,8 @@ class Run:
 
     def create(self, config: Any) -> None:
         """Writes env.json and then config.json (JSON values); raises ConfigError when the folder holds other things."""
+        if not self.writes:
+            return
         self.check_free()
         with disk_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -75,17 +81,23 @@ class Run:
 
     def log_metrics(self, row: dict[str, Any]) -> None:
         """Adds a line to metrics.jsonl; a number that is not finite becomes null. Raises DiskError."""
+        if not self.writes:
+            return
         line = json.dumps({key: _finite(value) for key, value in row.items()}, allow_nan=False)
         _append(self.metrics_path, line)
 
     def sync_metrics(self) -> None:
         """Makes the metrics so far survive a power cut."""
+        if not self.writes:
+            return
         if self.metrics_path.exists():
             with disk_errors(self.metrics_path), open(self.metrics_path, "rb+") as file:
                 os.fsync(file.fileno())
 
     def rewind_metrics(self, step: int) -> None:
         """Drops the rows past `step`, which a resumed run writes anew, and the temporary files that a kill left."""
+        if not self.writes:
+            return
         for stray in self.path.glob(".*.tmp"):
             with contextlib.suppress(OSError):
                 stray.unlink()
@@ -95,16 +107,20 @@ class Run:
 
     def write_sample(self, step: int, texts: list[str]) -> None:
         """samples/step_<step>.txt: what the model wrote at that step."""
+        if not self.writes:
+            return
         write_text(self.path / "samples" / f"step_{step:06d}.txt", "\n\n-----\n\n".join(texts) + "\n")
 
     def log(self, text: str) -> None:
         """A dated line in log.txt; raises DiskError."""
+        if not self.writes:
+            return
         _append(self.path / "log.txt", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}")
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Keeps a second process from training in the same folder; a process that died leaves no lock behind."""
-        if os.name != "posix":
+        if os.name != "posix" or not self.writes:
             yield
             return
         import fcntl

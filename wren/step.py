@@ -7,14 +7,14 @@ micro-batches nor packing change it.
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from wren.batch import Batch
-from wren.errors import ConfigError
+from wren.errors import ConfigError, DivergedError
 from wren.model import LM
 from wren.precision import Precision, is_out_of_memory
 from wren.resume import TrainState, rng_state, set_rng_state
@@ -22,11 +22,17 @@ from wren.resume import TrainState, rng_state, set_rng_state
 Loss = Callable[[LM, Batch], Tensor]  # the weighted sum over the learned targets of a (micro-)batch
 
 
+class SpoiledError(DivergedError):
+    """A gradient was not finite when weights had been changed by it already: optimizer.in_backward."""
+
+
 @dataclass
 class Step:
     """Calling it trains one step at `factor` times the base learning rates and returns its row of metrics.
 
-    grad_clip: the largest norm of the gradient, 0 = any. Raises ConfigError when one row does not fit into memory.
+    grad_clip: the largest norm of the gradient, 0 = any; of each tensor's where the step is fused into the backward
+    pass. spoiled: steps, with their losses, that are known to have a gradient that is not finite: passed over. Raises
+    ConfigError when one row does not fit into memory, SpoiledError when weights are lost.
     """
 
     state: TrainState
@@ -34,6 +40,7 @@ class Step:
     precision: Precision
     grad_clip: float
     say: Callable[[str], None]
+    spoiled: dict[int, float] = field(default_factory=dict)
 
     def __call__(self, factor: float) -> dict[str, Any]:
         start = time.perf_counter()
@@ -41,10 +48,12 @@ class Step:
         state.optimizer.set_factor(factor)
         state.model.train()
         batch = state.batches.next_batch()
-        num_targets = batch.num_targets()
-        loss, norm = self._gradients(batch, num_targets)
+        num_targets = state.ranks.total(batch.num_targets())
+        fused = state.optimizer.in_backward is not None
+        loss, norm = (self._fused if fused else self._gradients)(batch, num_targets)
         if math.isfinite(loss) and math.isfinite(norm):
-            self._update()
+            if not fused:
+                self._update()
             progress.bad_in_a_row = 0
         else:
             progress.skipped += 1
@@ -70,7 +79,8 @@ class Step:
         """Leaves the clipped gradient of the mean loss in the parameters; returns that loss and the gradient's norm."""
         state, rows = self.state, len(batch.tokens_BT)
         rng = rng_state(state.device)
-        while (total := self._accumulate(batch, min(state.progress.micro_batch_size, rows), num_targets)) is None:
+        ranks, progress = state.ranks, state.progress
+        while (total := ranks.reduced(self._accumulate(batch, progress.micro_batch_size, num_targets))) is None:
             # out here the failed graph and the exception that held it are gone, so their memory can be given back
             if state.device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -79,12 +89,41 @@ class Step:
         for part in state.optimizer.parts:
             state.scaler.unscale_(part)
         clip = self.grad_clip or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(state.optimizer.params(), clip)
+        norm = ranks.clip(state.optimizer.params(), clip)
         loss, norm = torch.stack((total, norm)).tolist()  # the step's one wait for the device
         return loss, norm
 
+    def _fused(self, batch: Batch, num_targets: int) -> tuple[float, float]:
+        """A step inside one backward pass; returns the loss and the norm of the gradient as it was before clipping."""
+        state, number = self.state, self.state.progress.step + 1
+        assert state.optimizer.in_backward is not None
+        if number in self.spoiled:
+            return self.spoiled[number], math.inf
+        state.optimizer.zero_grad()
+        try:
+            with self.precision.context():
+                loss = self.loss(state.model, batch.to(state.device)) / max(num_targets, 1)
+            value = float(loss.detach())  # a wait for the device, but no weight has changed yet
+            if not math.isfinite(value):
+                return value, math.inf
+            with state.optimizer.in_backward.armed(self.grad_clip or math.inf):
+                loss.backward()
+            norm = state.optimizer.in_backward.norm()
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
+                raise _no_memory(error, "optimizer.in_backward takes the whole batch at once") from error
+            raise
+        if not math.isfinite(norm):
+            self.spoiled[number] = value
+            raise SpoiledError(
+                f"The gradient of step {number} was not finite, and weights were changed by it already. Lower the "
+                "learning rate, or leave out optimizer.in_backward."
+            )
+        return value, norm
+
     def _accumulate(self, batch: Batch, size: int, num_targets: int) -> Tensor | None:
         """The mean loss over the batch, its gradient added up in micro-batches of `size` rows; None = no memory."""
+        size = min(size, len(batch.tokens_BT))
         self.state.optimizer.zero_grad()
         total = None
         try:
@@ -92,6 +131,8 @@ class Step:
                 micro = batch.rows(start, start + size).to(self.state.device)
                 with self.precision.context():
                     loss = self.loss(self.state.model, micro) / max(num_targets, 1)
+                if start + size >= len(batch.tokens_BT):
+                    self.state.ranks.last_micro_batch()
                 self.state.scaler.scale(loss).backward()
                 total = loss.detach() if total is None else total + loss.detach()
         except (RuntimeError, MemoryError) as error:
@@ -122,8 +163,10 @@ class Step:
         return not (math.isfinite(loss) and self.precision.scaler and self.state.scaler.get_scale() > 1.0)
 
 
-def _no_memory(error: BaseException) -> ConfigError:
+def _no_memory(error: BaseException, what: str = "") -> ConfigError:
     short = " ".join(str(error).split())[:160]
+    if what:
+        return ConfigError(f"Out of memory ({short}): {what}; set a smaller train.batch_size, or leave it out.")
     return ConfigError(
         f"Out of memory even with one row at a time ({short}); choose a smaller model or a shorter context, "
         "or free the device of other programs."

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from wren.errors import ConfigError
 from wren.mixer import State, advance
 from wren.ops.short_convolution import next_tail
+from wren.ops.widen import wide_dtype
 
 _PRIME = 2**31 - 1  # products of two numbers below it fit into int64
 _MULTIPLIER = 950706376  # a primitive root of it whose powers spread well (Fishman & Moore 1986)
@@ -90,9 +91,9 @@ class _Gathered(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
         (index,), (shape, dtype, device) = ctx.saved_tensors, ctx.weight
-        grad = torch.zeros(shape, dtype=dtype, device=device)
-        grad.index_add_(0, index.flatten(), grad_outputs[0].to(device, dtype).flatten(0, -2))
-        return grad, None
+        grad = torch.zeros(shape, dtype=wide_dtype(dtype), device=device)  # a common token's sum is long
+        grad.index_add_(0, index.flatten(), grad_outputs[0].to(device, grad.dtype).flatten(0, -2))
+        return grad.to(dtype), None
 
 
 @dataclass

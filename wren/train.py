@@ -15,15 +15,18 @@ from typing import Any
 import torch
 
 from wren import checkpoint
+from wren.distributed.ranks import ALONE, Ranks
 from wren.errors import ConfigError, DiskError, DivergedError
 from wren.interrupt import Interrupted, Signals, Stopped
+from wren.memory.activations import Checkpointing, checkpoint_activations
+from wren.memory.settings import check_memory_settings
 from wren.model import LM
-from wren.optim.optimizer import Optimizer
+from wren.optim.optimizer import Optimizer, OptimizerConfig
 from wren.optim.schedule import ScheduleConfig
 from wren.precision import DTypeName, Precision
 from wren.resume import Batches, Progress, TrainState, kept_rng, last_good
 from wren.run import Run
-from wren.step import Loss, Step, compiled
+from wren.step import Loss, SpoiledError, Step, compiled
 
 Row = dict[str, Any]
 Callback = Callable[[int], Row]
@@ -35,6 +38,8 @@ class TrainConfig:
 
     grad_clip: the largest gradient norm, 0 = any. eval_every, sample_every, save_every: in steps, 0 = only at the end.
     keep: checkpoints kept. max_bad_steps: steps in a row without a finite loss or gradient before training stops.
+    activation_checkpointing: what a backward pass computes again instead of keeping it: the MLPs (selective) or the
+    blocks (full).
     """
 
     steps: int
@@ -50,6 +55,7 @@ class TrainConfig:
     dtype: DTypeName = "auto"
     compile: bool = False
     max_bad_steps: int = 5
+    activation_checkpointing: Checkpointing = "none"
 
     def __post_init__(self) -> None:
         least = {"steps": 1, "batch_size": 1, "context_len": 1, "micro_batch_size": 1, "grad_clip": 0}
@@ -58,6 +64,19 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not value >= bound:
                 raise ConfigError(f"train.{name} is {value}; it must be at least {bound}.")
+
+    def check(self, optimizer: OptimizerConfig, precision: Precision, num_ranks: int = 1) -> None:
+        """Raises ConfigError for settings that save memory and do not go with the others."""
+        sizes = {"batch_size": self.batch_size, "micro_batch_size": self.micro_batch_size}
+        check_memory_settings(optimizer, precision, **sizes, compile=self.compile, num_ranks=num_ranks)
+
+
+def _new_step(
+    state: TrainState, loss: Loss, config: TrainConfig, precision: Precision, say: Callable[[str], None]
+) -> Step:
+    config.check(state.optimizer.config, precision, state.ranks.size)
+    checkpoint_activations(state.model, config.activation_checkpointing)
+    return Step(state, compiled(loss) if config.compile else loss, precision, config.grad_clip, say)
 
 
 def train(
@@ -75,27 +94,37 @@ def train(
     watch: Callable[[Progress, Row], None] = lambda progress, row: None,
     until: Callable[[Progress], bool] = lambda progress: False,
     say: Callable[[str], None] = print,
+    ranks: Ranks = ALONE,
 ) -> Progress:
     """Trains until config.steps, going on from the newest good checkpoint of `run` if there is one.
 
     loss: gives the weighted sum over a batch. evaluate, sample: called with the step, their result joins the metrics;
     what they draw from torch's generators is put back. watch: sees every row of metrics. until: asked before every
-    step, True ends the training early; the same call with another answer goes on from there. Raises Interrupted,
+    step, True ends the training early; the same call with another answer goes on from there. ranks: the processes that
+    train this model together, which all call this with their own rows of the batch. Raises Interrupted,
     DivergedError, CheckpointError (of another model or other data), ConfigError (no memory for one row), DiskError
     (the last checkpoint could not be written).
     """
     scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.scaler)
-    state = TrainState(model, optimizer, batches, scaler, precision.device)
+    state = TrainState(model, optimizer, batches, scaler, precision.device, ranks=ranks)
+    step = _new_step(state, loss, config, precision, say)
     keeper = _Keeper(state, run, config, {"eval": evaluate, "sample": sample}, watch, say)
     done = keeper.resume()
     progress = state.progress
     progress.micro_batch_size = progress.micro_batch_size or config.micro_batch_size or config.batch_size
-    step = Step(state, compiled(loss) if config.compile else loss, precision, config.grad_clip, say)
-    with Signals() as signals:
+    if optimizer.in_backward is not None and not checkpoint.steps(run.checkpoints_path):
+        keeper.save(final=False)  # there is one to go back to from the first step on
+    with ranks.signals() as signals:
         if progress.step:  # the run may have been killed between saving and evaluating
             keeper.call_back(signals, done)
         while progress.step < config.steps and not until(progress):
-            keeper.record(step(schedule.factor(progress.step, config.steps)))
+            try:
+                row = step(schedule.factor(progress.step, config.steps))
+            except SpoiledError as error:
+                progress = keeper.go_back(error)
+                continue
+            keeper.record(row)
+            signals.agree()
             if progress.bad_in_a_row >= config.max_bad_steps:
                 raise DivergedError(
                     f"The loss or its gradient was not finite for {progress.bad_in_a_row} steps in a row (to step "
@@ -108,6 +137,7 @@ def train(
             keeper.call_back(signals)
         if keeper.saved_step != progress.step:  # ended early
             keeper.save(final=True)
+        signals.agree()
         if signals.number is not None:  # it came between the last step's end and here
             raise Interrupted(progress.step, signals.number)
     return progress
@@ -128,19 +158,19 @@ class _Keeper:
 
     def resume(self) -> set[tuple[str, int]]:
         """Restores the newest good checkpoint, if there is one; returns the callbacks (kind, step) done already."""
-        folder = self.run.checkpoints_path
-        path, warnings = checkpoint.newest_good(folder)
+        folder, ranks = self.run.checkpoints_path, self.state.ranks
+        path, warnings = ranks.first(lambda: checkpoint.newest_good(folder))
         for warning in warnings:
             self.say(f"Warning: {warning}")
         if path is not None:
-            self.state.restore(checkpoint.load(path, verified=True))
+            self.state.restore(ranks.load(path, self.state.model))
             self.saved_step = self.state.progress.step
             self.say(f"Resuming from {path}.")
         elif warnings:
             self.say("Warning: no good checkpoint is left; training begins anew.")
-        checkpoint.clean(folder)
+        ranks.first(lambda: checkpoint.clean(folder))
         self.run.rewind_metrics(self.saved_step)
-        rows = self.run.metrics()
+        rows = ranks.first(self.run.metrics)
         last = max((row["step"] for row in rows if row.get("kind") == "train"), default=0)
         if last < self.saved_step:
             self.say(
@@ -148,6 +178,21 @@ class _Keeper:
                 "the curve is incomplete, the training is not."
             )
         return {(row["kind"], row["step"]) for row in rows if "kind" in row}
+
+    def go_back(self, error: SpoiledError) -> Progress:
+        """Restores the newest good checkpoint in mid-run; raises the error where there is none."""
+        path, _ = checkpoint.newest_good(self.run.checkpoints_path)
+        if path is None:
+            raise DivergedError(f"{error} {last_good(self.run).capitalize()}") from error
+        at = self.state.progress.step + 1
+        self.state.restore(checkpoint.load(path, verified=True))
+        self.saved_step = self.state.progress.step
+        self.run.rewind_metrics(self.saved_step)
+        self.say(
+            f"Warning: the gradient of step {at} was not finite after weights had been changed; going back to {path} "
+            "and passing over that step."
+        )
+        return self.state.progress
 
     def saves_now(self) -> bool:
         """Whether this step ends with a checkpoint: every evaluation and sample has one before it."""
@@ -209,6 +254,7 @@ def measure_step_seconds(
     precision: Precision,
     warmup: int = 5,
     steps: int = 10,
+    ranks: Ranks = ALONE,
 ) -> float:
     """Seconds of one training step (the median), after `warmup` steps that are not counted (compilation, caches).
 
@@ -220,9 +266,9 @@ def measure_step_seconds(
     place, training = copy.deepcopy(batches.state()), model.training
     scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.scaler)
     progress = Progress(micro_batch_size=config.micro_batch_size or config.batch_size)
-    state = TrainState(model, optimizer, batches, scaler, precision.device, progress)
-    trial = Step(state, compiled(loss) if config.compile else loss, precision, config.grad_clip, lambda text: None)
+    state = TrainState(model, optimizer, batches, scaler, precision.device, progress, ranks)
     try:
+        trial = _new_step(state, loss, config, precision, lambda text: None)
         with kept_rng(precision.device):
             for _ in range(warmup):
                 trial(1e-6)

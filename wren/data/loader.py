@@ -68,10 +68,12 @@ class TokenStream:
 class TokenLoader:
     """Batches for training from a stream: shuffled anew every epoch by `seed`; remembers only a row counter.
 
-    Raises DataError when the stream is shorter than one batch, ConfigError for a seed below 0.
+    rank, num_ranks: of the processes that train together, each of which gets its own rows of the same batch; their
+    number divides batch_size. Raises DataError when the stream is shorter than one batch, ConfigError for a seed
+    below 0.
     """
 
-    def __init__(self, stream: TokenStream, *, batch_size: int, seed: int):
+    def __init__(self, stream: TokenStream, *, batch_size: int, seed: int, rank: int = 0, num_ranks: int = 1):
         needed = batch_size * stream.context_len
         if stream.num_tokens - 1 < needed:
             raise DataError(
@@ -81,6 +83,8 @@ class TokenLoader:
         if not 0 <= seed < 1 << 63:
             raise ConfigError(f"The seed is {seed}; it must be from 0 to 2^63 - 1.")
         self.stream, self.batch_size, self.seed = stream, batch_size, seed
+        self.num_rows = batch_size // num_ranks
+        self.first_row = rank * self.num_rows
         self.row = 0
 
     @property
@@ -90,7 +94,8 @@ class TokenLoader:
 
     def next_batch(self) -> Batch:
         num_windows = self.stream.num_windows
-        rows = np.arange(self.row, self.row + self.batch_size)
+        first = self.row + self.first_row
+        rows = np.arange(first, first + self.num_rows)
         windows = [
             int(window)
             for epoch in np.unique(rows // num_windows)

@@ -30,9 +30,16 @@ from wren.tokenizer import Tokenizer
 
 @torch.no_grad()
 def bits_per_byte(
-    model: LM, batches: Iterable[Batch], token_bytes_V: np.ndarray, precision: Precision
+    model: LM,
+    batches: Iterable[Batch],
+    token_bytes_V: np.ndarray,
+    precision: Precision,
+    summed: Callable[[Tensor], Tensor] = lambda totals: totals,
 ) -> dict[str, float]:
-    """bits_per_byte, loss (nats per scored token), tokens, bytes over the batches; raises DataError for no text."""
+    """bits_per_byte, loss (nats per scored token), tokens, bytes over the batches; raises DataError for no text.
+
+    summed: where each of several processes has its part of the batches, adds up their totals (float64).
+    """
     model.eval()
     sizes_V = torch.from_numpy(token_bytes_V)
     nats = torch.zeros((), dtype=torch.float64)
@@ -44,9 +51,10 @@ def bits_per_byte(
         nats += torch.where(bytes_BT > 0, losses_BT.cpu().double(), 0.0).sum()
         num_bytes += int(bytes_BT.sum())
         num_tokens += int((bytes_BT > 0).sum())
+    total, *counts = summed(torch.stack((nats, nats.new_tensor(num_bytes), nats.new_tensor(num_tokens)))).tolist()
+    num_bytes, num_tokens = (int(count) for count in counts)
     if num_bytes == 0:
         raise DataError("There is no text to evaluate on; give a longer file or a data folder with a validation split.")
-    total = float(nats)
     return {
         "bits_per_byte": total / math.log(2) / num_bytes,
         "loss": total / num_tokens,

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from wren.build import content_hash
 from wren.data.loader import TokenStream
 from wren.data.shards import Manifest, open_shards
 from wren.errors import ConfigError, DataError, TokenizerError
-from wren.pretrain import content_hash
 from wren.tokenizer import Tokenizer
 
 HELD_BACK_SHARE = 0.05

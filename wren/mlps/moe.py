@@ -60,7 +60,7 @@ class Expert(nn.Module):
 
 
 class MixtureOfExperts(SparseMlp):
-    """One wait for the device a call: how many tokens each expert gets must be known. Counts are this process's own."""
+    """One wait for the device a call: how many tokens each expert gets must be known."""
 
     balance_E: Tensor
     counts_E: Tensor
@@ -106,6 +106,9 @@ class MixtureOfExperts(SparseMlp):
 
     def begin_step(self) -> None:
         self.counts_E.zero_()
+
+    def counts(self) -> list[Tensor]:
+        return [self.counts_E]
 
     def end_step(self) -> None:
         self.balance_E += self.config.balance_rate * (self.counts_E.mean() - self.counts_E).sign()

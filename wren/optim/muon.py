@@ -12,38 +12,103 @@ that no neuron learns faster than another.
 """
 
 import math
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from wren.layout import is_sharded, local
+from wren.ops.widen import wide_dtype
+from wren.optim.rounding import stochastically_rounded
+from wren.optim.store import Store
+
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 STEPS = 5
 _AT_ONCE = 2**24  # elements stacked, which bounds the memory of a step
+WAITING = 2**22  # elements of one shape whose gradients wait for others to be stacked with, in the backward pass
+
+
+class Across(Protocol):
+    """How matrices are made orthogonal by several processes; rows: None where each has the whole matrix."""
+
+    size: int
+
+    def orthogonalised(self, directions: list[Tensor], rows: int | None, dtype: torch.dtype) -> Tensor: ...
+    def norms(self, stacks: tuple[Tensor, ...], rows: int | None) -> list[Tensor]: ...
 
 
 class Muon(torch.optim.Optimizer):
     """Takes matrices only. Its state is `momentum_buffer`, and with normalise `row_mean`, one number a row.
 
-    dtype: of the Newton-Schulz steps.
+    dtype: of the Newton-Schulz steps. across: set where several processes train; its matrices may be sharded by rows.
+    store: how momentum is kept where that is not in the dtype of the weights and beside them.
     """
 
     def __init__(
         self, params: Iterable[Tensor], *, lr: float, weight_decay: float, momentum: float,
-        normalise: bool = False, row_beta: float = 0.95, dtype: torch.dtype = torch.float32,
+        normalise: bool = False, row_beta: float = 0.95, dtype: torch.dtype = torch.float32, store: Store | None = None,
     ):  # fmt: skip
         defaults = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum}
         super().__init__(params, defaults | {"normalise": normalise, "row_beta": row_beta})
         self.dtype = dtype
+        self.across: Across | None = None
+        self.store = store
+        self._waiting: dict[tuple[Any, ...], list[Tensor]] = {}
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            for params in _alike([p for p in group["params"] if p.grad is not None]):
+            ranks = self.across.size if self.across is not None else 1
+            for params in _alike([p for p in group["params"] if p.grad is not None], _AT_ONCE * ranks):
                 self._step(params, group)
 
+    @torch.no_grad()
+    def step_one(self, param: Tensor, group: dict[str, Any]) -> None:
+        """Steps a matrix whose gradient has come, with all of its shape, once these are enough to be worth it; drops
+        their gradients. flush() steps those that still wait."""
+        waiting = self._waiting.setdefault((param.shape, param.dtype, param.device), [])
+        waiting.append(param)
+        if len(waiting) * param.numel() >= WAITING:
+            self._step_waiting(waiting, group)
+
+    @torch.no_grad()
+    def flush(self) -> None:
+        for waiting in self._waiting.values():
+            if waiting:
+                self._step_waiting(waiting, self.param_groups[0])
+
+    def forget(self) -> None:
+        """Lets go of matrices that still wait, where a backward pass broke off."""
+        self._waiting.clear()
+
+    def _step_waiting(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        self._step(params, group)
+        for param in params:
+            param.grad = None
+        params.clear()
+
     def _step(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        directions = self._directions(params, group) if self.store is None else self._read(params, group, self.store)
+        rows = len(params[0]) if is_sharded(params[0]) else None
+        if (across := self.across) is None:
+            updates = orthogonalised(torch.stack(directions), self.dtype)
+        else:
+            updates = across.orthogonalised(directions, rows, self.dtype)
+        if group["normalise"]:
+            norms = _norms if across is None else lambda *stacks: across.norms(stacks, rows)
+            updates = _normalised(updates, [local(self.state[p]["row_mean"]) for p in params], group["row_beta"], norms)
+        scale = 0.2 * group["lr"] * math.sqrt(max(params[0].shape))
+        for param, update in zip(params, updates, strict=True):
+            if self.store is not None and param.dtype == torch.bfloat16:
+                changed = param.float().mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-scale)
+                (piece,) = self.store.pieces(param, self.state[param], whole=True)
+                param.copy_(stochastically_rounded(changed, self.store.generator(piece, "weights")))
+            else:
+                local(param).mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-scale)
+
+    def _directions(self, params: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+        """What is made orthogonal, G + m (M - G), of matrices whose momentum is advanced."""
         momentum = group["momentum"]
         directions = []
         for param in params:
@@ -52,25 +117,39 @@ class Muon(torch.optim.Optimizer):
                 state["momentum_buffer"] = torch.zeros_like(param)
                 if group["normalise"]:
                     state["row_mean"] = torch.zeros_like(param[:, :1])
-            buffer, grad = state["momentum_buffer"], param.grad
-            assert grad is not None
+            assert param.grad is not None
+            buffer, grad = local(state["momentum_buffer"]), local(param.grad)
             buffer.lerp_(grad, 1 - momentum)
             directions.append(grad.lerp(buffer, momentum))
-        updates = orthogonalised(torch.stack(directions), self.dtype)
-        if group["normalise"]:
-            updates = _normalised(updates, [self.state[p]["row_mean"] for p in params], group["row_beta"])
-        scale = 0.2 * group["lr"] * math.sqrt(max(params[0].shape))
-        for param, update in zip(params, updates, strict=True):
-            param.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-scale)
+        return directions
+
+    def _read(self, params: list[Tensor], group: dict[str, Any], store: Store) -> list[Tensor]:
+        """As _directions, of momentum that a store keeps."""
+        momentum, pieces, directions = group["momentum"], [], []
+        for param in params:
+            state = self.state[param]
+            if not state:
+                state.update(store.new(param, "momentum_buffer"))
+                if group["normalise"]:
+                    state["row_mean"] = torch.zeros_like(param[:, :1], dtype=wide_dtype(param.dtype))
+            pieces.extend(store.pieces(param, state, whole=True))
+        for piece, kept in store.each(pieces, "momentum_buffer"):
+            buffer = store.wide(kept, "momentum_buffer")
+            assert piece.param.grad is not None
+            grad = piece.param.grad.reshape(-1).to(buffer.dtype)
+            buffer.lerp_(grad, 1 - momentum)
+            directions.append(grad.lerp(buffer, momentum).view_as(piece.param))
+            store.keep(piece, kept, "momentum_buffer", buffer)
+        return directions
 
 
-def _alike(params: list[Tensor]) -> Iterator[list[Tensor]]:
+def _alike(params: list[Tensor], at_once: int) -> Iterator[list[Tensor]]:
     """Matrices of one shape, dtype and device, as many as may be stacked."""
     kinds: dict[tuple[Any, ...], list[Tensor]] = {}
     for param in params:
         kinds.setdefault((param.shape, param.dtype, param.device), []).append(param)
     for same in kinds.values():
-        count = max(1, _AT_ONCE // same[0].numel())
+        count = max(1, at_once // same[0].numel())
         yield from (same[start : start + count] for start in range(0, len(same), count))
 
 
@@ -88,11 +167,17 @@ def orthogonalised(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tens
     return (x.mT if tall else x).to(matrices.dtype).reshape(matrices.shape)
 
 
-def _normalised(updates: Tensor, row_means: list[Tensor], beta: float) -> Tensor:
+def _norms(*stacks: Tensor) -> list[Tensor]:
+    return [x.norm(dim=(-2, -1), keepdim=True) for x in stacks]
+
+
+def _normalised(
+    updates: Tensor, row_means: list[Tensor], beta: float, norms_of: Callable[..., list[Tensor]] = _norms
+) -> Tensor:
     """Updates (matrices, rows, columns) with rows of like size and the norm they had; advances the row means."""
     squares = updates.square().mean(-1, keepdim=True)
     for row_mean, square in zip(row_means, squares, strict=True):
         row_mean.lerp_(square, 1 - beta)
     even = updates * torch.stack(row_means).clamp(min=1e-10).rsqrt()
-    norms = [x.norm(dim=(-2, -1), keepdim=True) for x in (updates, even)]
+    norms = norms_of(updates, even)
     return even * (norms[0] / norms[1].clamp(min=1e-10))

@@ -1,26 +1,44 @@
 """AdamW for everything, or Muon for the matrices of linear layers and AdamW for the rest.
 
 AdamW: Loshchilov & Hutter, 1711.05101. Muon: momentum orthogonalised by Newton-Schulz (Jordan et al. 2024), scaled to
-AdamW's update size so that one learning rate serves both (2502.16982). AdamW is torch's own, Muon is in
-muon.py: its steps run in bf16 where the device multiplies that natively, in float32 elsewhere.
+AdamW's update size so that one learning rate serves both (2502.16982). AdamW is torch's own, or that of adamw.py where
+a setting saves memory; Muon is in muon.py: its steps run in bf16 where the device multiplies that natively, in float32
+elsewhere.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from wren.errors import CheckpointError, ConfigError
+from wren.layout import is_sharded
 from wren.mlp import SparseMlp
+from wren.optim import sizes
+from wren.optim.adamw import AdamW
+from wren.optim.backward import InBackward
 from wren.optim.muon import Muon
+from wren.optim.rounding import Draws
+from wren.optim.sizes import Part, is_moment, state_layout
+from wren.optim.store import StateDType, Store
+from wren.optim.weights import narrow_weights
 from wren.precision import has_native_bf16
+
+_DRAWS = "draws/seed_and_count"  # the place in a checkpoint of what rounding draws follow from
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
     """lr: AdamW's. matrix_lr: Muon's, None = lr. weight_decay: on tensors of two or more dimensions. momentum and
-    normalise (the rows of an update, as NorMuon): Muon's."""
+    normalise (the rows of an update, as NorMuon): Muon's.
+
+    What saves memory: state_dtype, of the moments of tensors of 4,096 numbers and more; 8bit = blocks of 256 with a
+    dynamic code (2110.02861). weight_dtype: bf16 = the weights of linear layers and tables are kept in bf16 alone and
+    changed with stochastic rounding. offload: the moments lie in main memory, pinned, while the weights are on a GPU.
+    in_backward: each tensor is stepped in the backward pass as soon as its gradient is there, which is dropped then; it
+    is clipped by its own norm, and the whole batch is one micro-batch.
+    """
 
     kind: Literal["adamw", "muon"] = "adamw"
     lr: float = 1e-3
@@ -30,6 +48,15 @@ class OptimizerConfig:
     weight_decay: float = 0.1
     momentum: float = 0.95
     normalise: bool = False
+    state_dtype: StateDType = "fp32"
+    weight_dtype: Literal["fp32", "bf16"] = "fp32"
+    offload: bool = False
+    in_backward: bool = False
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether weights and moments are float32 tensors of this process, stepped once all gradients are there."""
+        return (self.state_dtype, self.weight_dtype, self.offload, self.in_backward) == ("fp32", "fp32", False, False)
 
     def __post_init__(self) -> None:
         for name in ("lr", "matrix_lr", "eps"):
@@ -43,16 +70,26 @@ class OptimizerConfig:
             raise ConfigError(f"optimizer.weight_decay is {self.weight_decay}; it must be 0 or above.")
 
     def build(self, model: nn.Module) -> "Optimizer":
+        """For weight_dtype bf16 the model's weights are narrowed in place."""
         return Optimizer(model, self)
 
 
 class Optimizer:
     """One or two of torch's optimizers behind one face, with states named by parameter.
 
-    Raises ConfigError for a model without trainable parameters.
+    in_backward: what steps them in the backward pass, or None. Raises ConfigError for a model without trainable
+    parameters, and for sharded ones with a setting that saves memory.
     """
 
     def __init__(self, model: nn.Module, config: OptimizerConfig):
+        self.config = config
+        if not config.is_plain and any(is_sharded(p) for p in model.parameters()):
+            raise ConfigError(
+                "--shard spreads weights and moments over processes already; leave out optimizer.state_dtype, "
+                "weight_dtype, offload and in_backward, or leave out --shard."
+            )
+        if config.weight_dtype == "bf16":
+            narrow_weights(model)
         self.names = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
         params = [p for p in model.parameters() if p.requires_grad]
         if not params:
@@ -60,18 +97,23 @@ class Optimizer:
         matrices = block_matrices(model) if config.kind == "muon" else []
         taken = {id(p) for p in matrices}
         rest = [p for p in params if id(p) not in taken]
-        self.parts: list[torch.optim.Optimizer] = []
-        if rest:
-            self.parts.append(_adamw(rest, config))
-        if matrices:
-            self.parts.append(_muon(matrices, config))
+        self.store = None
+        if not config.is_plain:
+            self.store = Store(config.state_dtype, offload=config.offload, draws=Draws(torch.initial_seed()))
+            self.store.index = {key: number for number, key in enumerate(self.names)}
+        self.parts: list[Part] = []
+        self.parts.extend(_adamw(alike, config, self.store) for alike in _by_layout(rest))
+        self.parts.extend(_muon(alike, config, self.store) for alike in _by_layout(matrices))
         for part in self.parts:
             for group in part.param_groups:
                 group["base_lr"] = group["lr"]
         self._sparse = [module for module in model.modules() if isinstance(module, SparseMlp)]
         self.parts[-1].register_step_post_hook(self._end_step)
+        self.in_backward = InBackward(self.parts, self._end_step) if config.in_backward else None
 
     def _end_step(self, *_: object) -> None:
+        if self.store is not None:
+            self.store.draws.count += 1
         for module in self._sparse:
             module.end_step()
 
@@ -98,13 +140,43 @@ class Optimizer:
         """
         if not any(part.state for part in self.parts):
             return {}
-        return {
+        tensors = {
             f"{name}/{field}": value
             for name, (part, p) in self._trained().items()
-            for field, value in (part.state.get(p) or _begun(part, p)).items()
+            for field, value in (part.state.get(p) or self._begun(part, p)).items()
         }
+        if self.store is not None:
+            self.store.wait()
+            tensors[_DRAWS] = torch.tensor([self.store.draws.seed, self.store.draws.count])
+        return tensors
 
-    def _trained(self) -> dict[str, tuple[torch.optim.Optimizer, Tensor]]:
+    def state_bytes(self) -> tuple[int, int]:
+        """Bytes of the state once there is one: on the devices of the weights, and in main memory by off-loading.
+
+        From shapes, as gradient_bytes: also for a model on torch's meta device.
+        """
+        return sizes.state_bytes(self._trained().values(), self.store)
+
+    def gradient_bytes(self) -> int:
+        """Bytes of the gradients that are alive at once, at most."""
+        return sizes.gradient_bytes(self._trained().values(), in_backward=self.config.in_backward)
+
+    def _room(self, part: Part, p: Tensor, field: str) -> Tensor:
+        """Zeros for a field, where the optimizer would make them."""
+        if field == "step":
+            return torch.zeros((), device=p.device if part.defaults["fused"] else "cpu")
+        if self.store is None:
+            return torch.zeros_like(p.detach()[:, :1] if field == "row_mean" else p.detach())
+        shape, dtype = state_layout(part, p, self.store)[field]
+        if not is_moment(field):
+            return torch.zeros(shape, dtype=dtype, device=p.device)
+        return self.store.room(p, shape, dtype)
+
+    def _begun(self, part: Part, p: Tensor) -> dict[str, Tensor]:
+        """The state of a parameter before its first gradient."""
+        return {field: self._room(part, p, field) for field in state_layout(part, p, self.store)}
+
+    def _trained(self) -> dict[str, tuple[Part, Tensor]]:
         """Every parameter by its name, and what trains it."""
         return {self.names[id(p)]: (part, p) for part in self.parts for g in part.param_groups for p in g["params"]}
 
@@ -114,6 +186,8 @@ class Optimizer:
         Raises CheckpointError when they are another model's or optimizer's, or not all of them.
         """
         known = self._trained()
+        tensors = dict(tensors)
+        draws = tensors.pop(_DRAWS, None)
         states: dict[str, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             name, _, field = key.rpartition("/")
@@ -124,56 +198,49 @@ class Optimizer:
             states.setdefault(name, {})[field] = value
         for name, fields in states.items():
             part, p = known[name]
-            wanted = _fields(part)
-            if fields.keys() != wanted:
+            wanted = state_layout(part, p, self.store)
+            if fields.keys() != wanted.keys():
                 raise CheckpointError(
                     f"The optimizer state of '{name}' is {', '.join(sorted(fields))}, not {', '.join(sorted(wanted))}; "
-                    "it was trained with another optimizer.kind."
+                    "it was trained with another optimizer.kind or state_dtype."
                 )
             for field, value in fields.items():
-                _check_shape(name, field, value, p)
+                _check_shape(name, field, value, wanted[field])
         if states and (lost := [name for name in known if name not in states]):
             raise CheckpointError(
                 f"The optimizer state lacks '{lost[0]}'{f' and {len(lost) - 1} more' if lost[1:] else ''}, which this "
                 "model trains; it is another model's, or a part of it was lost."
             )
+        if self.store is not None:
+            self.store.wait()
+            self.store.draws.count = 0
+            if draws is not None:
+                self.store.draws.seed, self.store.draws.count = draws.tolist()
         for part in self.parts:
             part.state.clear()  # before the copies: memory holds one state at a time
         for name, fields in states.items():
             part, p = known[name]
-            part.state[p] = {field: _placed(value, field, part, p) for field, value in fields.items()}
+            # copied to where the optimizer would have made it: never the memory of a mapped file
+            part.state[p] = {field: self._room(part, p, field).copy_(value) for field, value in fields.items()}
 
 
-def _fields(part: torch.optim.Optimizer) -> set[str]:
-    """What the state of a parameter consists of."""
-    if isinstance(part, Muon):
-        return {"momentum_buffer", "row_mean"} if part.defaults["normalise"] else {"momentum_buffer"}
-    return {"step", "exp_avg", "exp_avg_sq"}
-
-
-def _begun(part: torch.optim.Optimizer, p: Tensor) -> dict[str, Tensor]:
-    """The state of a parameter before its first gradient."""
-    return {field: torch.zeros(()) if field == "step" else torch.zeros_like(_like(p, field)) for field in _fields(part)}
-
-
-def _like(p: Tensor, field: str) -> Tensor:
-    """What a moment has the shape of."""
-    return p.detach()[:, :1] if field == "row_mean" else p.detach()
-
-
-def _check_shape(name: str, field: str, value: Tensor, p: Tensor) -> None:
-    shape = [] if field == "step" else list(_like(p, field).shape)
+def _check_shape(name: str, field: str, value: Tensor, wanted: tuple[list[int], torch.dtype]) -> None:
+    shape, dtype = wanted
     if list(value.shape) != shape:
         raise CheckpointError(
             f"The optimizer state of '{name}' is {list(value.shape)} there and {shape} here; it is another model's."
         )
+    if value.dtype != dtype and torch.uint8 in (value.dtype, dtype):
+        raise CheckpointError(
+            f"The optimizer state of '{name}' is {value.dtype} there and {dtype} here; set optimizer.state_dtype as it "
+            "was then."
+        )
 
 
-def _placed(value: Tensor, field: str, part: torch.optim.Optimizer, p: Tensor) -> Tensor:
-    """A copy of a stored tensor where the optimizer would have made it: never the memory of a mapped file."""
-    if field == "step":
-        return value.to(p.device if part.defaults["fused"] else "cpu", copy=True)
-    return torch.empty_like(_like(p, field)).copy_(value)
+def _by_layout(params: list[Any]) -> list[list[Any]]:
+    """Parameters that are whole here, and those sharded over processes: torch's operations do not mix them."""
+    layouts = ([p for p in params if not is_sharded(p)], [p for p in params if is_sharded(p)])
+    return [alike for alike in layouts if alike]
 
 
 def block_matrices(model: nn.Module) -> list[Tensor]:
@@ -192,18 +259,19 @@ def block_matrices(model: nn.Module) -> list[Tensor]:
     return list(unique.values())
 
 
-def _adamw(params: list[nn.Parameter], config: OptimizerConfig) -> torch.optim.AdamW:
+def _adamw(params: list[nn.Parameter], config: OptimizerConfig, store: Store | None) -> torch.optim.AdamW | AdamW:
     groups = [
         {"params": [p for p in params if p.dim() >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in params if p.dim() < 2], "weight_decay": 0.0},
     ]
+    groups = [group for group in groups if group["params"]]
     fused = all(p.device.type in ("cpu", "cuda") for p in params)
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=config.lr, betas=config.betas, eps=config.eps, fused=fused
-    )
+    if store is not None:
+        return AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=fused, store=store)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=fused)
 
 
-def _muon(matrices: list[Tensor], config: OptimizerConfig) -> Muon:
+def _muon(matrices: list[Tensor], config: OptimizerConfig, store: Store | None) -> Muon:
     return Muon(
         matrices,
         lr=config.matrix_lr or config.lr,
@@ -211,4 +279,5 @@ def _muon(matrices: list[Tensor], config: OptimizerConfig) -> Muon:
         momentum=config.momentum,
         normalise=config.normalise,
         dtype=torch.bfloat16 if has_native_bf16(matrices[0].device) else torch.float32,
+        store=store,
     )

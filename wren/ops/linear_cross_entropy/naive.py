@@ -16,9 +16,13 @@ def naive_linear_cross_entropy(
     hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, weights_N: Tensor | None = None, cap: float | None = None
 ) -> Tensor:
     """The sum over tokens of weight x -log p(target) in nats; logits are c tanh(logits / c) where cap is c."""
+    losses_N = naive_token_losses(hidden_ND, weight_VD, targets_N, cap)
+    return losses_N.sum() if weights_N is None else torch.dot(losses_N, weights_N.to(losses_N.dtype))
+
+
+def naive_token_losses(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, cap: float | None = None) -> Tensor:
+    """-log p(target) in nats of each token (N,), 0 where the target is IGNORE."""
     logits_NV = F.linear(hidden_ND, weight_VD)
     if cap is not None:
         logits_NV = cap * torch.tanh(logits_NV / cap)
-    logits_NV = widened(logits_NV)
-    losses_N = F.cross_entropy(logits_NV, targets_N, ignore_index=IGNORE, reduction="none")
-    return losses_N.sum() if weights_N is None else torch.dot(losses_N, weights_N.to(losses_N.dtype))
+    return F.cross_entropy(widened(logits_NV), targets_N, ignore_index=IGNORE, reduction="none")

@@ -1,0 +1,1 @@
+"""Many processes, one model: torchrun's process group, gradients and data over its ranks, sharded weights."""

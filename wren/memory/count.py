@@ -1,0 +1,160 @@
+"""Bytes counted where they are made: every storage that an operation allocates, from its first tensor to its last.
+
+Nothing is estimated, but what a kernel borrows inside itself is not seen. It works on real and on fake tensors.
+"""
+
+import contextlib
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from wren.batch import Batch
+from wren.layout import local
+from wren.model import LM
+from wren.precision import Precision
+from wren.tables import Table
+
+
+class Allocations(TorchDispatchMode):
+    """Inside, `alive` is the bytes of storages made since it began that still exist, and `peak` the most there were."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive = self.peak = 0
+        self._known: dict[int, tuple[weakref.ref[Any], int]] = {}
+
+    def ignore(self, tensors: Iterable[Tensor]) -> None:
+        """Tensors that were there before are not counted when an operation gives them back."""
+        for x in tensors:
+            self._enter(x.untyped_storage(), 0)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {id(x.untyped_storage()) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+        out = func(*args, **(kwargs or {}))
+        for x in tree_leaves(out):
+            if isinstance(x, Tensor) and id(storage := x.untyped_storage()) not in given:
+                self._enter(storage, storage.nbytes())
+        return out
+
+    def _enter(self, storage: Any, size: int) -> None:
+        key = id(storage)
+        if key in self._known and self._known[key][0]() is storage:
+            return
+
+        def gone(_: object) -> None:
+            self.alive -= self._known.pop(key)[1]
+
+        self._known[key] = weakref.ref(storage, gone), size
+        self.alive += size
+        self.peak = max(self.peak, self.alive)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepBytes:
+    """What a training step needs, in bytes. tables: of lookup, a tied head's too. moments_away: in main memory.
+
+    gradients: the most that are alive at once. activations: what the forward pass leaves for the backward pass, the
+    head's gradient included. peak: the most of weights, tables, moments and all that a step makes, at once.
+    """
+
+    weights: int
+    tables: int
+    gradients: int
+    moments: int
+    moments_away: int
+    activations: int
+    peak: int
+
+
+class Stepped(Protocol):
+    """What of an optimizer is needed here (optim/optimizer.py)."""
+
+    parts: list[Any]
+    in_backward: Any
+
+    def zero_grad(self) -> None: ...
+    def state_bytes(self) -> tuple[int, int]: ...
+
+
+def weight_bytes(model: nn.Module) -> tuple[int, int]:
+    """Bytes of parameters and buffers in this process: without lookup tables, and of these."""
+    tables = {id(m.weight): m.weight for m in model.modules() if isinstance(m, (nn.Embedding, Table))}
+    rest = {id(x): x for x in (*model.parameters(), *model.buffers()) if id(x) not in tables}
+    return _bytes(rest.values()), _bytes(tables.values())
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(local(x).numel() * x.dtype.itemsize for x in tensors)
+
+
+def count_step(
+    model: LM,
+    optimizer: Stepped,
+    loss: Callable[[LM, Batch], Tensor],
+    batch: Batch,
+    precision: Precision,
+) -> StepBytes:
+    """Trains two steps on a batch, all of it one micro-batch, and counts the second; weights and moments change."""
+    model.train()
+    _step(model, optimizer, loss, batch, precision, Allocations())
+    optimizer.zero_grad()
+    weights, tables = weight_bytes(model)
+    moments, away = optimizer.state_bytes()
+    counted = Allocations()
+    counted.ignore((*model.parameters(), *model.buffers(), *(x for x in batch if x is not None)))
+    with _gradients_alive(model) as alive:
+        activations = _step(model, optimizer, loss, batch, precision, counted)
+    optimizer.zero_grad()
+    return StepBytes(
+        weights=weights,
+        tables=tables,
+        gradients=alive[0],
+        moments=moments,
+        moments_away=away,
+        activations=activations,
+        peak=weights + tables + moments + counted.peak,
+    )
+
+
+def _step(
+    model: LM,
+    optimizer: Stepped,
+    loss: Callable[[LM, Batch], Tensor],
+    batch: Batch,
+    precision: Precision,
+    counted: Allocations,
+) -> int:
+    """One step; returns the bytes alive after its forward pass."""
+    optimizer.zero_grad()
+    with counted:
+        with precision.context():
+            value = loss(model, batch) / max(batch.num_targets(), 1)
+        activations = counted.alive
+        with optimizer.in_backward.armed(1.0) if optimizer.in_backward is not None else contextlib.nullcontext():
+            value.backward()
+        if optimizer.in_backward is None:
+            for part in optimizer.parts:
+                part.step()
+    return activations
+
+
+@contextlib.contextmanager
+def _gradients_alive(model: nn.Module) -> Iterator[list[int]]:
+    """The most bytes of gradients at once, as the only item of a list."""
+    most, params = [0], [p for p in model.parameters() if p.requires_grad]
+
+    def arrived(param: Tensor) -> None:  # called after the optimizer's own, which may have dropped it by now
+        there = sum(_bytes([p.grad]) for p in params if p.grad is not None)
+        most[0] = max(most[0], there if param.grad is not None else there + _bytes([param]))
+
+    hooks = [p.register_post_accumulate_grad_hook(arrived) for p in params]
+    try:
+        yield most
+    finally:
+        for hook in hooks:
+            hook.remove()
