@@ -21,7 +21,8 @@ from typing import Any
 
 import torch
 from measures import characters, inference, options, race
-from measures.record import Record
+from measures.paces import Paces
+from measures.record import Record, rows_of
 from rich.console import Console
 
 from wren.data.shards import MANIFEST
@@ -60,6 +61,7 @@ def do_characters(args: argparse.Namespace, console: Console, keep: Keep) -> Non
     result = characters.measure(
         characters.Text.read(args.text, tune=args.tune), seeds=_seeds(args), seconds=seconds, settings=args.set,
         baseline=None if args.no_baseline else {"steps": args.baseline_steps}, say=console.print, keep=keep,
+        paces=Paces(args.paces), done=args.done.get("characters", []),
     )  # fmt: skip
     characters.show(result, console)
 
@@ -69,10 +71,13 @@ def do_text(args: argparse.Namespace, console: Console, keep: Keep) -> None:
     depth, dim = args.size
     terms = race.Terms(
         depth=depth, dim=dim, context_len=args.context, seeds=tuple(_seeds(args)), eval_tokens=args.eval_tokens,
-        seconds=args.text_seconds or TEXT_SECONDS * args.minutes / MINUTES,
+        seconds=args.text_seconds or TEXT_SECONDS * args.minutes / MINUTES, fractions=tuple(args.fractions),
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        result = race.race(chosen, _corpus(args, Path(folder), console), terms, CPU, say=console.print, keep=keep)
+        result = race.race(
+            chosen, _corpus(args, Path(folder), console), terms, CPU, say=console.print, keep=keep,
+            paces=Paces(args.paces), done=args.done.get("text", []),
+        )  # fmt: skip
     race.show(result, console)
 
 
@@ -118,6 +123,8 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", type=options.seed, default=0, help="the first seed")
     add("--seeds", type=options.whole, default=1, help="how many, paired; intervals from 2 on")
     add("--vocab-size", type=options.whole, default=4096, help="of text and inference")
+    add("--paces", type=Path, help="step times are kept in this file, and from then on seconds are steps times these")
+    add("--done", type=Path, nargs="+", default=[], metavar="JSON", help="trainings in these are not done again")
     add("--json", type=Path, default=OUT, help="where the numbers go")
     group = found.add_argument_group("characters")
     group.add_argument("--text", type=Path, help="tinyshakespeare")
@@ -134,6 +141,9 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("--text-seconds", type=options.positive, help="S, each baseline's time; default 100")
     group.add_argument("--size", type=options.size, default="4x128", metavar="DEPTHxWIDTH")
     group.add_argument("--context", type=options.whole, default=256)
+    group.add_argument(
+        "--fractions", type=options.seconds, default=race.FRACTIONS, help="of S, what wren is trained for"
+    )
     group.add_argument("--eval-tokens", type=options.whole, default=500_000, help="read of the validation split")
     group.add_argument("--arms", help="other arms, as for `wren compare --recipes`; one is named wren")
     group = found.add_argument_group("inference")
@@ -157,6 +167,7 @@ def main(arguments: list[str] | None = None) -> int:
             hint = characters.WHERE if name == "--text" else "check the path"
             raise DataError(f"{path} does not exist; {hint}.")
     record = Record.begin(args.json, CPU, vars(args))
+    args.done = {part: [row for path in args.done for row in rows_of(path, part)] for part in PARTS}
     console.print(f"{', '.join(parts)} on {in_words(record.content['machine'])}", highlight=False)
     calls = {"characters": do_characters, "text": do_text, "inference": do_inference}
     for part in parts:

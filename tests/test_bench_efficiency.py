@@ -13,6 +13,7 @@ import pytest
 import torch
 from lab_compare_parts import opened, prepared
 from measures import characters, inference, options, race, training
+from measures.paces import Paces
 
 from wren import stories
 from wren.batch import Batch
@@ -100,6 +101,25 @@ def test_every_seed_and_budget_is_trained_and_kept(story: Path):
     assert [(found["name"], found["loss"]["count"]) for found in result["groups"]] == [
         ("gpt2", 2), ("wren", 2), ("wren", 2),
     ]  # fmt: skip
+
+
+def test_kept_paces_make_the_seconds_and_trainings_of_before_are_not_done_again(story: Path, tmp_path: Path):
+    text, path = characters.Text.read(story, tune=False), tmp_path / "paces.json"
+
+    def go(seeds: list[int], budget: float = 100.0, **more: Any) -> list[dict[str, Any]]:
+        return characters.measure(
+            text, seeds=seeds, seconds=[budget], settings=SMALL, baseline=None, say=quiet, paces=Paces(path), **more
+        )["rows"]
+
+    seconds = [each["seconds"] for each in go([0], 0.5)]
+    (known,) = json.loads(path.read_text()).values()
+    assert seconds == [pytest.approx(known["step"] * int(0.5 / known["step"]))]
+    path.write_text(json.dumps({key: {"step": 40.0, "compiling": 1.0} for key in json.loads(path.read_text())}))
+    (row,) = go([1])
+    assert (row["steps"], row["seconds"], row["compile_seconds"]) == (2, 81.0, 1.0)
+    assert row["wall_seconds"] < 80
+    assert go([1, 2], done=[row])[0] is row
+    assert [each["seed"] for each in go([1, 2], done=[row])] == [1, 2]
 
 
 def test_measuring_how_long_a_step_takes_leaves_the_training_as_it_is(story: Path):

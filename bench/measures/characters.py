@@ -19,7 +19,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from measures.training import Say, trained
+from measures.paces import Paces
+from measures.training import NO_PACES, Say, trained
 from wren import recipes, units
 from wren.batch import Batch
 from wren.errors import DataError
@@ -144,17 +145,22 @@ def measure(
     baseline: dict[str, int] | None,
     say: Say,
     keep: Callable[[dict[str, Any]], None] = lambda result: None,
+    paces: Paces = NO_PACES,
+    done: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """Every training with every seed, and what they say of TARGETS. settings: of wren. baseline: changes to NANOGPT,
-    None = it is not trained. keep: gets what there is after each training."""
-    rows = []
+    None = it is not trained. keep: gets what there is after each training. done: rows of before, not done again."""
+    rows = list(done)
+    known = {(row["name"], row["budget"], row["seed"]) for row in done}
     for seed in seeds:
         runs: list[tuple[str, float | None, RunConfig]] = []
         if baseline is not None:
             runs.append(("gpt2", None, nanogpt(text.vocab_size, seed, **baseline)))
         runs += [("wren", each, ours(text.vocab_size, seed, settings)) for each in seconds]
         for name, budget, config in runs:
-            rows.append({"name": name, **_one(config, text, budget, say)})
+            if (name, budget, seed) in known:
+                continue
+            rows.append({"name": name, **_one(config, text, budget, say, paces)})
             keep(_result(rows))
     return _result(rows)
 
@@ -164,9 +170,9 @@ def _result(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"rows": list(rows), "groups": groups, "targets": targets(groups)}
 
 
-def _one(config: RunConfig, text: Text, seconds: float | None, say: Say) -> dict[str, Any]:
+def _one(config: RunConfig, text: Text, seconds: float | None, say: Say, paces: Paces) -> dict[str, Any]:
     batches = Characters(text.train, config.train.context_len, config.train.batch_size, config.seed)
-    model, row = trained(config, batches, CPU, say, seconds=seconds)
+    model, row = trained(config, batches, CPU, say, seconds=seconds, paces=paces)
     precision = choose_precision(CPU, config.train.dtype)
     return {**row, "loss": val_loss(model, text.val, config.train.context_len, precision)}
 

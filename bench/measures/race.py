@@ -15,7 +15,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from measures.training import Say, build, pace, trained
+from measures.paces import Paces
+from measures.training import NO_PACES, Say, build, pace, trained
 from wren import dial, units
 from wren.data.loader import TokenLoader
 from wren.errors import ConfigError, DivergedError
@@ -120,22 +121,27 @@ def race(
     say: Say,
     keep: Callable[[dict[str, Any]], None] = lambda result: None,
     begin: Callable[[float, str], None] = lambda seconds, what: None,
+    paces: Paces = NO_PACES,
+    done: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """Every training, then the verdicts. keep: gets what there is after each one. begin: is asked before each one
-    with its seconds and its name, and may raise."""
+    with its seconds and its name, and may raise. done: rows of before, which are not done again."""
     check(contestants)
     for each in contestants:  # what cannot be built is said before minutes are spent
         each.config(terms, text.manifest.vocab_size, seed=terms.seeds[0])
     mine = next(each for each in contestants if each.name == OURS)
     turns = [(each, 1.0) for each in contestants if each is not mine]
     turns += [(mine, fraction) for fraction in sorted(terms.fractions)]
-    rows: list[dict[str, Any]] = []
+    rows = list(done)
+    known = {(row["name"], row["fraction"], row["seed"]) for row in done}
     for contestant, fraction in turns:
         for seed in terms.seeds:
+            if (contestant.name, fraction, seed) in known:
+                continue
             budget = terms.seconds * fraction
             begin(budget, f"{contestant.name} for {budget:.3g} s")
             say(f"{contestant.name}, {budget:.3g} s, seed {seed}")
-            rows.append({"fraction": fraction, **_one(contestant, text, terms, device, budget, seed, say)})
+            rows.append({"fraction": fraction, **_one(contestant, text, terms, device, budget, seed, say, paces)})
             keep(_result(rows, text, terms))
     return _result(rows, text, terms)
 
@@ -151,18 +157,25 @@ def _result(rows: Sequence[dict[str, Any]], text: Text, terms: Terms) -> dict[st
 
 
 def _one(
-    contestant: Contestant, text: Text, terms: Terms, device: torch.device, seconds: float, seed: int, say: Say
+    contestant: Contestant,
+    text: Text,
+    terms: Terms,
+    device: torch.device,
+    seconds: float,
+    seed: int,
+    say: Say,
+    paces: Paces,
 ) -> dict[str, Any]:
     tokens = None
     vocab_size = text.manifest.vocab_size
     config = contestant.config(terms, vocab_size, seed=seed)
     if config.horizon is not None:  # batch and learning rate follow from how many tokens fit
-        tokens = _tokens_in(seconds, config, text, device)
+        tokens = _tokens_in(seconds, config, text, device, paces)
         config = contestant.config(terms, vocab_size, seed=seed, tokens=tokens)
     loader = _loader(config, text)
     shared = {"name": contestant.name, "tuned": contestant.tuned, "settings": list(contestant.settings)}
     try:
-        model, row = trained(config, loader, device, say, seconds=seconds)
+        model, row = trained(config, loader, device, say, seconds=seconds, paces=paces)
     except DivergedError as error:
         say(f"  {contestant.name} diverged: {error}")
         return {**shared, "seed": seed, "budget": seconds, "bits_per_byte": None, "lr": config.optimizer.lr}
@@ -178,12 +191,15 @@ def _loader(config: RunConfig, text: Text) -> TokenLoader:
     return TokenLoader(stream, batch_size=config.train.batch_size, seed=config.seed)
 
 
-def _tokens_in(seconds: float, config: RunConfig, text: Text, device: torch.device) -> int:
-    torch.manual_seed(config.seed)
-    model = config.model.build().to(device)
-    optimizer = config.optimizer.build(model)
+def _tokens_in(seconds: float, config: RunConfig, text: Text, device: torch.device, paces: Paces) -> int:
     precision = choose_precision(device, config.train.dtype)
-    step, compiling = pace(model, optimizer, _loader(config, text), config, precision)
+
+    def measure() -> tuple[float, float]:
+        torch.manual_seed(config.seed)
+        model = config.model.build().to(device)
+        return pace(model, config.optimizer.build(model), _loader(config, text), config, precision)
+
+    step, compiling = paces.of(config, precision, measure)
     batch = config.train.batch_size * config.train.context_len
     return max(batch, round((seconds - compiling) / step * batch))
 

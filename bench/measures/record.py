@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from wren.errors import ConfigError
-from wren.files import disk_errors, write_json
+from wren.errors import ConfigError, DataError
+from wren.files import disk_errors, read_json, write_json
 from wren.lab.machine import this_machine
 from wren.run import environment
 
@@ -39,6 +39,15 @@ class Record:
         """Keeps what there is of a part by now, and writes all."""
         self.content["parts"][part] = {**self.content["parts"].get(part, {}), **value}
         write_json(self.path, self.content)
+
+
+def rows_of(path: Path, part: str) -> list[dict[str, Any]]:
+    """The trainings of a part that an earlier record holds; raises DataError."""
+    content = read_json(path)
+    parts = content.get("parts") if isinstance(content, dict) else None
+    if not isinstance(parts, dict):
+        raise DataError(f"{path} is not a record of a bench.")
+    return list(parts.get(part, {}).get("rows", []))
 
 
 class OutOfTime(Exception):

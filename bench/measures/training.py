@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from measures.paces import Paces
 from wren import config as configs
 from wren import recipes, shapes
 from wren.interrupt import Interrupted
@@ -30,23 +31,30 @@ from wren.train import measure_step_seconds, train
 
 WARMUP, STEPS = 3, 10  # of the measuring
 _SAY_EVERY = 10.0  # seconds
+NO_PACES = Paces(None)
 
 Say = Callable[[str], None]
 
 
 def trained(
-    config: RunConfig, batches: Batches, device: torch.device, say: Say, *, seconds: float | None = None
+    config: RunConfig,
+    batches: Batches,
+    device: torch.device,
+    say: Say,
+    *,
+    seconds: float | None = None,
+    paces: Paces = NO_PACES,
 ) -> tuple[LM, dict[str, Any]]:
     """The model after the config's steps, or after about as many as fit into `seconds`; and what it took.
 
-    seconds of the row: of all steps, with what they compiled. wall_seconds: of the whole call of train(), its one
-    checkpoint too. Raises DivergedError, KeyboardInterrupt.
+    seconds of the row: of all steps, with what they compiled; with paces that are kept, what they would take at that
+    pace. wall_seconds: of the whole call of train(), its one checkpoint too. Raises DivergedError, KeyboardInterrupt.
     """
     precision = choose_precision(device, config.train.dtype)
     torch.manual_seed(config.seed)
     model = config.model.build().to(device)
     optimizer = config.optimizer.build(model)
-    step, compiling = pace(model, optimizer, batches, config, precision)
+    step, compiling = paces.of(config, precision, lambda: pace(model, optimizer, batches, config, precision))
     if seconds is not None:
         if seconds <= compiling:
             say(
@@ -75,7 +83,7 @@ def trained(
         "budget": seconds,
         "steps": progress.step,
         "tokens": progress.tokens,
-        "seconds": progress.seconds,
+        "seconds": progress.seconds if paces.path is None else compiling + progress.step * step,
         "wall_seconds": wall,
         "compile_seconds": compiling,
         "skipped_steps": progress.skipped,
