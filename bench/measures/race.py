@@ -30,17 +30,20 @@ from wren.recipes import RunConfig
 OURS = "wren"
 FRACTIONS = (1 / 8, 1 / 4, 1 / 3, 1 / 2, 1 / 1.3, 1.0)
 NOT_TUNED = "not tuned at this size: a first guess"
+TUNED = "the best at 4 x 128 and 2M tokens (docs/LOG.md, 2026-11-23) of {}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contestant:
-    """settings: as for `wren train --set`. lr: at `width`, carried to others as its root; None = the recipe's own
-    choice. batch_tokens: None = the recipe's own choice. tuned: where the learning rate comes from."""
+    """settings: as for `wren train --set`. lr, matrix_lr (of what Muon trains): at `width`, carried to others as its
+    root; None = the recipe's own choice. batch_tokens: None = the recipe's own choice. tuned: where the learning rate
+    comes from."""
 
     name: str
     recipe: str
     settings: tuple[str, ...] = ()
     lr: float | None = None
+    matrix_lr: float | None = None
     width: int = 128
     batch_tokens: int | None = 4096
     tuned: str = NOT_TUNED
@@ -50,8 +53,9 @@ class Contestant:
     ) -> RunConfig:
         """Raises ConfigError for settings that the recipe lacks."""
         settings = [f"context_len={terms.context_len}", f"train.dtype={terms.dtype}", f"seed={seed}", *own_size]
-        if self.lr is not None:
-            settings.append(f"lr={self.lr * math.sqrt(self.width / terms.dim):.6g}")
+        for key, rate in (("lr", self.lr), ("optimizer.matrix_lr", self.matrix_lr)):
+            if rate is not None:
+                settings.append(f"{key}={rate * math.sqrt(self.width / terms.dim):.6g}")
         if self.batch_tokens is not None:
             settings.append(f"batch_size={max(1, self.batch_tokens // terms.context_len)}")
         settings += [f"train.compile={str(terms.compile).lower()}", *self.settings]
@@ -67,9 +71,35 @@ class Contestant:
 # held-back end of the training split (wren compare --sizes ... --lrs 4 --budget S); `tuned` then names the search. What
 # says NOT_TUNED has not been searched. Either is printed below the losses.
 CONTESTANTS = (
-    Contestant(name="gpt2, AdamW", recipe="gpt2", lr=2e-3),
-    Contestant(name="llama, AdamW", recipe="llama", lr=3e-3),
-    Contestant(name="llama, Muon", recipe="llama", settings=("optimizer.kind=muon",), lr=7e-3),
+    Contestant(
+        name="gpt2, AdamW",
+        recipe="gpt2",
+        lr=1e-3,
+        settings=("schedule.warmup_steps=50",),
+        tuned=TUNED.format("5e-4, 1e-3, 2e-3, 4e-3, 8e-3; 8 and 16 rows"),
+    ),
+    Contestant(
+        name="llama, AdamW",
+        recipe="llama",
+        lr=3e-3,
+        settings=("schedule.warmup_steps=50",),
+        tuned=TUNED.format("2e-3, 3e-3, 4e-3, 8e-3; 8 and 16 rows"),
+    ),
+    Contestant(
+        name="llama, Muon",
+        recipe="llama",
+        lr=2e-2,
+        matrix_lr=5e-3,
+        settings=(
+            "optimizer.kind=muon",
+            "optimizer.weight_decay=0",
+            "schedule.kind=wsd",
+            "schedule.decay=0.65",
+            "schedule.final=0",
+            "schedule.warmup_steps=20",
+        ),
+        tuned=TUNED.format("matrices 2.5e-3, 5e-3, 1e-2, the rest four times that; schedule of wren"),
+    ),
     Contestant(name=OURS, recipe="wren", batch_tokens=None, tuned="the recipe's own choice"),
 )
 
