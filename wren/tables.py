@@ -51,7 +51,12 @@ class TablesConfig:
 
 
 class Table(nn.Module):
-    """Rows looked up by number; with on_cpu they stay in main memory wherever the model goes."""
+    """Rows looked up by number; with on_cpu they stay in main memory wherever the model goes.
+
+    sparse_gradient: it holds the rows that were read and no others, where the table lies in main memory.
+    """
+
+    sparse_gradient = False
 
     def __init__(self, num_rows: int, dim: int, *, on_cpu: bool = False):
         super().__init__()
@@ -60,8 +65,9 @@ class Table(nn.Module):
 
     def forward(self, index_BT: Tensor) -> Tensor:
         if index_BT.device == self.weight.device:
-            return F.embedding(index_BT, self.weight)
-        return gathered(self.weight, index_BT)
+            sparse = self.sparse_gradient and self.weight.device.type == "cpu"
+            return F.embedding(index_BT, self.weight, sparse=sparse)
+        return gathered(self.weight, index_BT, sparse=self.sparse_gradient)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """What moves and converts a module: here the number format changes and the place does not."""
@@ -72,16 +78,17 @@ class Table(nn.Module):
         return super()._apply(stay if self.on_cpu else fn, recurse)
 
 
-def gathered(weight: Tensor, index_BT: Tensor) -> Tensor:
+def gathered(weight: Tensor, index_BT: Tensor, *, sparse: bool = False) -> Tensor:
     """Rows of a table in main memory, on the device of the index; the gradient goes back to main memory."""
-    return _Gathered.apply(weight, index_BT)  # type: ignore[return-value]
+    return _Gathered.apply(weight, index_BT, sparse)  # type: ignore[return-value]
 
 
 class _Gathered(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, index_BT: Tensor) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, index_BT: Tensor, sparse: bool) -> Tensor:
         index = index_BT.to(weight.device)
         ctx.save_for_backward(index)
+        ctx.sparse = sparse
         ctx.weight = weight.shape, weight.dtype, weight.device
         rows = F.embedding(index, weight)
         if index_BT.device.type == "cuda":
@@ -89,11 +96,15 @@ class _Gathered(torch.autograd.Function):
         return rows.to(index_BT.device, non_blocking=True)
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
         (index,), (shape, dtype, device) = ctx.saved_tensors, ctx.weight
+        if ctx.sparse:
+            rows = grad_outputs[0].to(device, wide_dtype(dtype)).flatten(0, -2)
+            grad = torch.sparse_coo_tensor(index.flatten()[None], rows, shape, check_invariants=False)
+            return grad.coalesce().to(dtype), None, None
         grad = torch.zeros(shape, dtype=wide_dtype(dtype), device=device)  # a common token's sum is long
         grad.index_add_(0, index.flatten(), grad_outputs[0].to(device, grad.dtype).flatten(0, -2))
-        return grad.to(dtype), None
+        return grad.to(dtype), None, None
 
 
 @dataclass

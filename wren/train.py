@@ -76,6 +76,7 @@ def _new_step(
 ) -> Step:
     config.check(state.optimizer.config, precision, state.ranks.size)
     checkpoint_activations(state.model, config.activation_checkpointing)
+    state.optimizer.sparse_gradients(state.ranks.size == 1 and not config.compile)
     return Step(state, compiled(loss) if config.compile else loss, precision, config.grad_clip, say)
 
 

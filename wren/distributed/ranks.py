@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from wren import checkpoint
@@ -17,6 +16,7 @@ from wren.checkpoint import Checkpoint
 from wren.interrupt import Signals
 from wren.model import LM
 from wren.optim.optimizer import Optimizer
+from wren.optim.rows import clip_gradients
 from wren.precision import Precision
 
 T = TypeVar("T")
@@ -151,7 +151,7 @@ class Alone:
         return loss
 
     def clip(self, params: list[nn.Parameter], limit: float) -> Tensor:
-        return torch.nn.utils.clip_grad_norm_(params, limit)
+        return clip_gradients(params, limit)
 
     def save(
         self, folder: Path, step: int, model: LM, optimizer: dict[str, Tensor], rng: dict[str, Tensor], state: dict

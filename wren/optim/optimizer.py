@@ -1,9 +1,9 @@
-"""AdamW for everything, or Muon for the matrices of linear layers and AdamW for the rest.
+"""AdamW for everything, or Muon for the matrices of linear layers, AdamW for the rest, and n-gram tables by rows.
 
 AdamW: Loshchilov & Hutter, 1711.05101. Muon: momentum orthogonalised by Newton-Schulz (Jordan et al. 2024), scaled to
 AdamW's update size so that one learning rate serves both (2502.16982). AdamW is torch's own, or that of adamw.py where
 a setting saves memory; Muon is in muon.py: its steps run in bf16 where the device multiplies that natively, in float32
-elsewhere.
+elsewhere. N-gram tables may be stepped row by row (rows.py).
 """
 
 from dataclasses import dataclass
@@ -20,17 +20,20 @@ from wren.optim.adamw import AdamW
 from wren.optim.backward import InBackward
 from wren.optim.muon import Muon
 from wren.optim.rounding import Draws
+from wren.optim.rows import Rows
 from wren.optim.sizes import Part, is_moment, state_layout
 from wren.optim.store import StateDType, Store
 from wren.optim.weights import narrow_weights
 from wren.precision import has_native_bf16
+from wren.tables import Ngrams, Table
 
 _DRAWS = "draws/seed_and_count"  # the place in a checkpoint of what rounding draws follow from
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """lr: AdamW's. matrix_lr: Muon's, None = lr. weight_decay: on tensors of two or more dimensions. momentum and
+    """lr: AdamW's. matrix_lr: Muon's, None = lr. ngram_lr: of n-gram tables, which are stepped row by row then; None =
+    by AdamW. weight_decay: on tensors of two or more dimensions. momentum and
     normalise (the rows of an update, as NorMuon): Muon's.
 
     What saves memory: state_dtype, of the moments of tensors of 4,096 numbers and more; 8bit = blocks of 256 with a
@@ -43,6 +46,7 @@ class OptimizerConfig:
     kind: Literal["adamw", "muon"] = "adamw"
     lr: float = 1e-3
     matrix_lr: float | None = None
+    ngram_lr: float | None = None
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-8
     weight_decay: float = 0.1
@@ -59,7 +63,7 @@ class OptimizerConfig:
         return (self.state_dtype, self.weight_dtype, self.offload, self.in_backward) == ("fp32", "fp32", False, False)
 
     def __post_init__(self) -> None:
-        for name in ("lr", "matrix_lr", "eps"):
+        for name in ("lr", "matrix_lr", "ngram_lr", "eps"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"optimizer.{name} is {value}; it must be above 0.")
@@ -95,7 +99,9 @@ class Optimizer:
         if not params:
             raise ConfigError("The model has no trainable parameter; unfreeze some, or attach an adapter first.")
         matrices = block_matrices(model) if config.kind == "muon" else []
-        taken = {id(p) for p in matrices}
+        self._tables = ngram_tables(model) if config.ngram_lr is not None else []
+        tables = [table.weight for table in self._tables]
+        taken = {id(p) for p in (*matrices, *tables)}
         rest = [p for p in params if id(p) not in taken]
         self.store = None
         if not config.is_plain:
@@ -103,6 +109,8 @@ class Optimizer:
             self.store.index = {key: number for number, key in enumerate(self.names)}
         self.parts: list[Part] = []
         self.parts.extend(_adamw(alike, config, self.store) for alike in _by_layout(rest))
+        if config.ngram_lr is not None and tables:
+            self.parts.append(Rows(tables, lr=config.ngram_lr, store=self.store))
         self.parts.extend(_muon(alike, config, self.store) for alike in _by_layout(matrices))
         for part in self.parts:
             for group in part.param_groups:
@@ -116,6 +124,14 @@ class Optimizer:
             self.store.draws.count += 1
         for module in self._sparse:
             module.end_step()
+
+    def sparse_gradients(self, wanted: bool) -> None:
+        """Whether the gradients of n-gram tables in main memory hold no more than the rows that a batch reads.
+
+        Quicker where one process trains without compiling; what sums or compiles gradients asks for dense ones.
+        """
+        for table in self._tables:
+            table.sparse_gradient = wanted and self.config.is_plain and not is_sharded(table.weight)
 
     def params(self) -> list[nn.Parameter]:
         return [p for part in self.parts for group in part.param_groups for p in group["params"]]
@@ -166,7 +182,7 @@ class Optimizer:
         if field == "step":
             return torch.zeros((), device=p.device if part.defaults["fused"] else "cpu")
         if self.store is None:
-            return torch.zeros_like(p.detach()[:, :1] if field == "row_mean" else p.detach())
+            return torch.zeros_like(p.detach() if is_moment(field) else p.detach()[:, :1])
         shape, dtype = state_layout(part, p, self.store)[field]
         if not is_moment(field):
             return torch.zeros(shape, dtype=dtype, device=p.device)
@@ -257,6 +273,12 @@ def block_matrices(model: nn.Module) -> list[Tensor]:
         if module.weight.requires_grad:
             unique[id(module.weight)] = module.weight
     return list(unique.values())
+
+
+def ngram_tables(model: nn.Module) -> list[Table]:
+    """The lookup tables whose rows are read rarely."""
+    tables = [table for module in model.modules() if isinstance(module, Ngrams) for table in module.tables.values()]
+    return [table for table in tables if isinstance(table, Table) and table.weight.requires_grad]
 
 
 def _adamw(params: list[nn.Parameter], config: OptimizerConfig, store: Store | None) -> torch.optim.AdamW | AdamW:

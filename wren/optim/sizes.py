@@ -10,15 +10,20 @@ from torch import Tensor
 from wren.ops.widen import wide_dtype
 from wren.optim.adamw import MOMENTS, AdamW
 from wren.optim.muon import WAITING, Muon
+from wren.optim.rows import FIELDS as ROW_FIELDS
+from wren.optim.rows import Rows
 from wren.optim.store import Store
 
-Part = torch.optim.AdamW | AdamW | Muon
+Part = torch.optim.AdamW | AdamW | Muon | Rows
+SMALL = ("step", "row_mean", *ROW_FIELDS)  # what is kept beside the weights, whatever becomes of moments
 Layout = dict[str, tuple[list[int], torch.dtype]]
 
 
 def state_layout(part: Part, param: Tensor, store: Store | None) -> Layout:
     """Shape and dtype of every tensor of a parameter's state, by its field."""
     wide = param.dtype if store is None else wide_dtype(param.dtype)
+    if isinstance(part, Rows):
+        return dict.fromkeys(ROW_FIELDS, ([len(param), 1], wide_dtype(param.dtype)))
     if isinstance(part, Muon):
         layout: Layout = {"row_mean": ([len(param), 1], wide)} if part.defaults["normalise"] else {}
         moments: tuple[str, ...] = ("momentum_buffer",)
@@ -31,7 +36,7 @@ def state_layout(part: Part, param: Tensor, store: Store | None) -> Layout:
 
 def is_moment(field: str) -> bool:
     """Whether a field is as large as its parameter, or belongs to one that is: such may lie in main memory."""
-    return field not in ("step", "row_mean")
+    return field not in SMALL
 
 
 def state_bytes(trained: Iterable[tuple[Part, Tensor]], store: Store | None) -> tuple[int, int]:

@@ -29,6 +29,7 @@ BATCH_TOKENS, BATCH_EXPONENT = 2048, 0.5  # for a million tokens; the power of t
 BATCH_LEAST = 1024  # below it a step costs as much
 LR, LR_WIDTH, LR_EXPONENT = 5e-3, 128, 0.5  # of the matrices at that width; falls as the width to that power
 VOCAB_OF_ONE, MOST_RATIO = 128, 4.0  # tables and head learn as fast there; sqrt(2) times at twice the entries, at most
+NGRAM_LR = 3.0  # times that of tables and head: rows move only when they are read
 MOST_BIGRAMS = 65_536
 
 
@@ -100,6 +101,7 @@ def recipe(
             kind="muon",
             lr=rate,
             matrix_lr=rate / ratio,
+            ngram_lr=NGRAM_LR * rate,
             weight_decay=0.0,
             normalise=True,
         ),
