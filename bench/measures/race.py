@@ -74,7 +74,7 @@ CONTESTANTS = (
     Contestant(
         name="gpt2, AdamW",
         recipe="gpt2",
-        lr=1e-3,
+        lr=2e-3,
         settings=("schedule.warmup_steps=50",),
         tuned=TUNED.format("5e-4, 1e-3, 2e-3, 4e-3, 8e-3; 8 and 16 rows"),
     ),

@@ -90,7 +90,6 @@ def recipe(
             mixers=_mixers(depth, pattern, width // head, head, kv_share, window),
             mlp=relu2.Config(),
             zero_outputs=True,
-            logit_softcap=15.0,
             tie_embeddings=False,
             norm_gain=False,
             near=NearConfig(token_shift=True),
