@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from measures import options
 from measures.record import Record
@@ -32,12 +33,13 @@ from wren import recipes
 from wren.data.loader import TokenStream
 from wren.data.sources import open_sources
 from wren.errors import ConfigError, DataError, unknown_key
-from wren.evals.bits_per_byte import bits_per_byte, tokens_of
+from wren.evals.bits_per_byte import bits_per_byte
 from wren.exits import exit_code
 from wren.generate import Bits, Engine, Request, Sampling, load_run, prepared
 from wren.lab.machine import in_words
 from wren.model import LM
 from wren.precision import Precision, choose_device, choose_precision
+from wren.tokenizer import Tokenizer
 
 OUT = Path(__file__).parent / "out" / "decode.json"
 # depth, width, heads, vocabulary; the head is the embedding
@@ -202,8 +204,7 @@ def bits_cost(args: argparse.Namespace, console: Console) -> list[dict[str, Any]
     device = choose_device("cpu")
     loaded = load_run(args.run, device, console.print)
     precision = choose_precision(device, "fp32")
-    (source,) = open_sources([str(args.text)], text_key="text")
-    tokens = tokens_of(source, loaded.tokenizer)[: args.eval_tokens]
+    tokens = first_tokens(args.text, loaded.tokenizer, args.eval_tokens)
     if len(tokens) < 2:
         raise DataError(f"{args.text} holds no text; name another file.")
     context_len = min(256, len(tokens) - 1)
@@ -218,6 +219,18 @@ def bits_cost(args: argparse.Namespace, console: Console) -> list[dict[str, Any]
         name = "float32" if bits is None else f"{bits} bits"
         console.print(f"  {name}: {found['bits_per_byte']:.4f} bits per byte, {cost:+.4f}", highlight=False)
     return rows
+
+
+def first_tokens(path: Path, tokenizer: Tokenizer, count: int) -> np.ndarray:
+    """The first documents of a file end to end, each behind its document start, at most so many tokens."""
+    tokens: list[int] = []
+    for source in open_sources([str(path)], text_key="text"):
+        for part in source.parts():
+            for text in part.documents():
+                if len(tokens) >= count:
+                    break
+                tokens += [tokenizer.document_id, *tokenizer.encode(text)]
+    return np.array(tokens[:count], dtype=np.uint32)
 
 
 def beside_llama_cpp(args: argparse.Namespace, console: Console) -> list[dict[str, Any]]:

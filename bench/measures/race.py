@@ -164,8 +164,8 @@ def race(
     turns += [(mine, fraction) for fraction in sorted(terms.fractions)]
     rows = list(done)
     known = {(row["name"], row["fraction"], row["seed"]) for row in done}
-    for contestant, fraction in turns:
-        for seed in terms.seeds:
+    for seed in terms.seeds:
+        for contestant, fraction in turns:
             if (contestant.name, fraction, seed) in known:
                 continue
             budget = terms.seconds * fraction
