@@ -1,6 +1,7 @@
 """Bytes of a training step by part, for each way of saving memory, beside transformers with gradient checkpointing.
 
     python bench/memory.py [--recipe llama] [--params 10M] [--context-len 512] [--rows 2] [--device auto] [--json FILE]
+    python bench/memory.py --device cuda --card 6GB [...]    the same on a GPU that may take no more than that
     python bench/memory.py --curves 200 [--params 10M]      losses of each way beside those of the plain step
 
 On a CPU every storage that an operation makes is counted (wren/memory/count.py); on a GPU a step runs in a process of
@@ -24,19 +25,22 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from wren import dial, recipes, units
+from wren import dial, gpus, recipes, units
 from wren.batch import Batch
 from wren.errors import ConfigError, WrenError
 from wren.files import write_json
 from wren.interrupt import Interrupted
 from wren.loss import cross_entropy
 from wren.memory.activations import checkpoint_activations
+from wren.memory.allocator import reserved
 from wren.memory.count import Allocations, count_step
+from wren.memory.trace import Job, Tracer
 from wren.mixers import attention
 from wren.mlps import swiglu
 from wren.model import ModelConfig
 from wren.optim.optimizer import OptimizerConfig
-from wren.precision import Precision, choose_device, choose_precision
+from wren.planning.machine import CONTEXT_BYTES
+from wren.precision import Precision, choose_device, choose_precision, has_native_bf16
 
 OUT = Path(__file__).parent / "out" / "memory.json"
 # Settings of the optimizer, and of activation checkpointing.
@@ -101,7 +105,32 @@ def measure(case: Case, way: str) -> dict[str, Any]:
     checkpoint_activations(model, checkpointing)
     counted = count_step(model, optimizer, cross_entropy, case.batch(), precision)
     row = {"name": way, "params": num_params, "dtype": precision.name, **vars(counted)}
-    return row | _reserved(precision.device)
+    return row | _reserved(precision.device) | foretold(case, way, precision)
+
+
+def foretold(case: Case, way: str, precision: Precision) -> dict[str, int]:
+    """What the plan says of the same step: its peak, and on a GPU what the allocator reserves for it."""
+    changes, checkpointing = WAYS[way]
+    config = case.config()
+    traced = Tracer()(
+        Job(
+            model=config.model,
+            optimizer=replace(config.optimizer, **changes),
+            rows=case.rows,
+            context_len=case.context_len,
+            autocast=precision.autocast,
+            device_type=precision.device.type,
+            narrow_muon=has_native_bf16(precision.device),
+            checkpointing=checkpointing,
+            documents=False,
+        )
+    )
+    standing, log = traced.standing, traced.log
+    found = {"predicted": standing.total() + log.peak()[0]}
+    if precision.device.type == "cuda":
+        events = [event for event in log.events if log.kinds[max(event, ~event)] != "away"]
+        found["predicted_reserved"] = reserved(standing.each(), log.sizes, events) or 0
+    return found
 
 
 def _reserved(device: torch.device) -> dict[str, int]:
@@ -155,20 +184,27 @@ def _measure_peer(case: Case, *, checkpointing: bool) -> dict[str, Any]:
     return {"name": "transformers" + (", checkpointing" if checkpointing else ""), **row} | _reserved(precision.device)
 
 
-def _child(case: Case, way: str, answers: Any) -> None:
+def _child(case: Case, way: str, card: float | None, answers: Any) -> None:
+    if card is not None:
+        device = choose_device(case.device)
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, (card - CONTEXT_BYTES) / total), device)
     try:
         answers.put(measure(case, way))
     except (WrenError, torch.OutOfMemoryError) as error:
         answers.put({"name": way, "error": " ".join(str(error).split())[:200]})
 
 
-def measured(case: Case, way: str) -> dict[str, Any]:
-    """measure() in a process of its own on a GPU, where memory that was reserved once stays so."""
+def measured(case: Case, way: str, card: float | None = None) -> dict[str, Any]:
+    """measure() in a process of its own on a GPU, where memory that was reserved once stays so.
+
+    card: bytes of a smaller GPU that is played, its context among them.
+    """
     if choose_device(case.device).type != "cuda":
         return measure(case, way)
     context = multiprocessing.get_context("spawn")
     answers = context.Queue()
-    process = context.Process(target=_child, args=(case, way, answers))
+    process = context.Process(target=_child, args=(case, way, card, answers))
     process.start()
     row = answers.get()
     process.join()
@@ -183,7 +219,7 @@ def show(console: Console, case: Case, rows: list[dict[str, Any]]) -> None:
         box=None,
         padding=(0, 2, 0, 0),
     )
-    for heading in ("", "weights", "grads", "states", "away", "kept", "else", "MiB"):
+    for heading in ("", "weights", "grads", "states", "away", "kept", "else", "MiB", "plan"):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     for row in rows:
         if "error" in row:
@@ -197,12 +233,21 @@ def show(console: Console, case: Case, rows: list[dict[str, Any]]) -> None:
             *(f"{value / row['params']:.2f}" for value in per_param),
             *(f"{value / case.tokens / 1024:.1f}" for value in (row["activations"], rest)),
             f"{row.get('reserved', row['peak']) / 2**20:,.0f}",
+            _off(row),
         )
     console.print(table)
     console.print(
         "Bytes per parameter: weights, gradients, states here and away in main memory. KiB per token: kept after the "
-        "forward pass, and all else at the peak. MiB: the peak, which on a GPU is what torch reserved."
+        "forward pass, and all else at the peak. MiB: the peak, which on a GPU is what torch reserved. plan: how far "
+        "off the plan of the same step is."
     )
+
+
+def _off(row: dict[str, Any]) -> str:
+    if "predicted" not in row:
+        return ""
+    said = row.get("predicted_reserved", row["predicted"])
+    return f"{said / row.get('reserved', row['peak']) - 1:+.1%}"
 
 
 def curve(case: Case, way: str, steps: int, seed: int, pool: list[Batch]) -> list[float]:
@@ -266,6 +311,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rows", type=int, default=2, help="of the one micro-batch")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", choices=("auto", "fp32", "bf16", "fp16"), default="auto", help="of matrix products")
+    parser.add_argument("--card", help="play a smaller GPU on this one, such as 6GB; only with CUDA")
     parser.add_argument("--ways", help="names of rows with ; between them; default: all")
     parser.add_argument("--curves", type=int, metavar="STEPS", help="train each way instead and compare losses")
     parser.add_argument("--seeds", type=int, default=3, help="plain runs that show the noise of --curves")
@@ -286,7 +332,10 @@ def main(arguments: list[str] | None = None) -> int:
     if options.curves:
         rows = curves(case, [way for way in ways if way in WAYS], options.curves, options.seeds, print)
     else:
-        rows = [measured(case, way) for way in ways]
+        card = gpus.asked(options.card)[0].memory if options.card else None
+        if card is not None and choose_device(options.device).type != "cuda":
+            parser.error("--card plays a smaller GPU and needs one; leave it out")
+        rows = [measured(case, way, card) for way in ways]
         show(console, case, rows)
     write_json(options.json, {"case": vars(case), "torch": torch.__version__, "rows": rows})
     return 0

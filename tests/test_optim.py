@@ -145,7 +145,7 @@ def test_matrices_of_one_shape_go_together_as_each_alone(monkeypatch: Any) -> No
     starts, gradients = ([torch.randn(shape) for shape in shapes] for _ in range(2))
     results = []
     for at_once in (10**6, 48, 1):
-        monkeypatch.setattr(muon, "_AT_ONCE", at_once)
+        monkeypatch.setattr(muon, "AT_ONCE", at_once)
         params = [nn.Parameter(x.clone()) for x in starts]
         part = Muon(params, lr=0.1, weight_decay=0.1, momentum=0.9, normalise=True)
         for p, gradient in zip(params, gradients, strict=True):

@@ -21,35 +21,57 @@ from wren.tables import Table
 
 
 class Allocations(TorchDispatchMode):
-    """Inside, `alive` is the bytes of storages made since it began that still exist, and `peak` the most there were."""
+    """Inside, `alive` is the bytes of storages made since it began that still exist, and `peak` the most there were.
+
+    Storages are numbered as they come. sizes: bytes of each. events: the number of one that began to exist, or ~number
+    of one that ended, in order. phases: what `phase` was when each began.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.alive = self.peak = 0
-        self._known: dict[int, tuple[weakref.ref[Any], int]] = {}
+        self.phase = ""
+        self.sizes: list[int] = []
+        self.events: list[int] = []
+        self.phases: list[str] = []
+        self._known: dict[int, tuple[weakref.ref[Any], int | None]] = {}
 
     def ignore(self, tensors: Iterable[Tensor]) -> None:
         """Tensors that were there before are not counted when an operation gives them back."""
         for x in tensors:
-            self._enter(x.untyped_storage(), 0)
+            self._enter(x.untyped_storage(), counted=False)
+
+    def number(self, x: Tensor) -> int | None:
+        """That of a tensor's storage; None for one that is not counted."""
+        storage = x.untyped_storage()
+        known, number = self._known.get(id(storage), (None, None))
+        return number if known is not None and known() is storage else None
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = {id(x.untyped_storage()) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
         out = func(*args, **(kwargs or {}))
-        for x in tree_leaves(out):
+        for x in (out,) if isinstance(out, Tensor) else tree_leaves(out):
             if isinstance(x, Tensor) and id(storage := x.untyped_storage()) not in given:
-                self._enter(storage, storage.nbytes())
+                self._enter(storage, counted=True)
         return out
 
-    def _enter(self, storage: Any, size: int) -> None:
+    def _enter(self, storage: Any, *, counted: bool) -> None:
         key = id(storage)
         if key in self._known and self._known[key][0]() is storage:
             return
+        number, size = (len(self.sizes), storage.nbytes()) if counted else (None, 0)
 
         def gone(_: object) -> None:
-            self.alive -= self._known.pop(key)[1]
+            del self._known[key]
+            if number is not None:
+                self.alive -= size
+                self.events.append(~number)
 
-        self._known[key] = weakref.ref(storage, gone), size
+        self._known[key] = weakref.ref(storage, gone), number
+        if number is not None:
+            self.sizes.append(size)
+            self.phases.append(self.phase)
+            self.events.append(number)
         self.alive += size
         self.peak = max(self.peak, self.alive)
 

@@ -25,7 +25,7 @@ from wren.optim.store import Store
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 STEPS = 5
-_AT_ONCE = 2**24  # elements stacked, which bounds the memory of a step
+AT_ONCE = 2**24  # elements stacked, which bounds the memory of a step
 WAITING = 2**22  # elements of one shape whose gradients wait for others to be stacked with, in the backward pass
 
 
@@ -60,7 +60,7 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
             ranks = self.across.size if self.across is not None else 1
-            for params in _alike([p for p in group["params"] if p.grad is not None], _AT_ONCE * ranks):
+            for params in _alike([p for p in group["params"] if p.grad is not None], AT_ONCE * ranks):
                 self._step(params, group)
 
     @torch.no_grad()

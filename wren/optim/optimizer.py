@@ -166,6 +166,11 @@ class Optimizer:
             tensors[_DRAWS] = torch.tensor([self.store.draws.seed, self.store.draws.count])
         return tensors
 
+    def begin(self) -> None:
+        """Makes the states that first gradients would make, where there are none yet."""
+        for part, p in self._trained().values():
+            part.state[p] = part.state.get(p) or self._begun(part, p)
+
     def state_bytes(self) -> tuple[int, int]:
         """Bytes of the state once there is one: on the devices of the weights, and in main memory by off-loading.
 

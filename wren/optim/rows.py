@@ -17,7 +17,7 @@ from torch import Tensor
 from wren.layout import local
 from wren.ops.widen import wide_dtype
 from wren.optim.rounding import stochastically_rounded
-from wren.optim.store import Piece, Store
+from wren.optim.store import PIECE, Piece, Store
 
 FIELDS = ("row_square", "visits")  # of shape (rows, 1)
 _EPS = 1e-12  # rows without a gradient are left out, so that nothing is divided by zero
@@ -51,30 +51,36 @@ class Rows(torch.optim.Optimizer):
         square, visits = (local(state[field]) for field in FIELDS)
         assert param.grad is not None
         if not param.grad.is_sparse:
-            grad = local(param.grad)
-            read = (grad != 0).any(1, keepdim=True)
-            update, new = _update(grad.to(square.dtype), square, visits + 1, group)
-            visits += read
-            square.copy_(torch.where(read, new, square))
-            self._change(param, None, torch.where(read, update, 0))
+            count = max(1, PIECE // max(1, param.shape[1]))  # what a step needs does not grow with the table
+            for start in range(0, len(square), count):
+                self._step_stretch(param, slice(start, start + count), group)
             return
         grad = param.grad.coalesce()
         read = (grad.values() != 0).any(1)  # as many steps count for a row as with a dense gradient
         index = grad.indices()[0][read]
         visits[index] += 1
         update, square[index] = _update(grad.values()[read].to(square.dtype), square[index], visits[index], group)
-        self._change(param, index, update)
+        param[index] = self._changed(param, param[index], update)
 
-    def _change(self, param: Tensor, index: Tensor | None, update: Tensor) -> None:
-        rows = local(param) if index is None else param[index]
-        changed = rows.to(update.dtype) + update
-        if rows.dtype == torch.bfloat16 and self.store is not None:
-            whole = Piece(param, self.state[param], 0, param.numel())
-            changed = stochastically_rounded(changed, self.store.generator(whole, "weights"))
-        if index is None:
-            local(param).copy_(changed)
-        else:
-            param[index] = changed.to(rows.dtype)
+    def _step_stretch(self, param: Tensor, rows: slice, group: dict[str, Any]) -> None:
+        """Steps neighbouring rows by a dense gradient."""
+        assert param.grad is not None
+        grad = local(param.grad)[rows]
+        square, visits = (local(self.state[param][field])[rows] for field in FIELDS)
+        read = (grad != 0).any(1, keepdim=True)
+        update, new = _update(grad.to(square.dtype), square, visits + 1, group)
+        visits += read
+        square.copy_(torch.where(read, new, square))
+        weights = local(param)[rows]
+        weights.copy_(self._changed(param, weights, torch.where(read, update, 0), rows.start))
+
+    def _changed(self, param: Tensor, weights: Tensor, update: Tensor, first: int = 0) -> Tensor:
+        """The rows after an update, the first of them at `first` of the table."""
+        changed = weights.to(update.dtype) + update
+        if weights.dtype == torch.bfloat16 and self.store is not None:
+            piece = Piece(param, self.state[param], first * param.shape[1], param.numel())
+            changed = stochastically_rounded(changed, self.store.generator(piece, "weights"))
+        return changed.to(weights.dtype)
 
 
 def _update(grad: Tensor, square: Tensor, visits: Tensor, group: dict[str, Any]) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from wren.ops.place import is_stand_in, kind
 from wren.ops.widen import wide_dtype
 from wren.optim.quantised import BLOCK, dequantised, num_blocks, quantised
 from wren.optim.rounding import Draws, stochastically_rounded
@@ -47,7 +48,7 @@ class Store:
 
     def is_away(self, param: Tensor) -> bool:
         """Whether the moments of a parameter lie elsewhere than itself."""
-        return self.offload and param.device.type == "cuda"
+        return self.offload and kind(param) == "cuda"
 
     def layout(self, param: Tensor, field: str) -> dict[str, tuple[list[int], torch.dtype]]:
         """Shape and dtype of every tensor that keeps a moment of a parameter."""
@@ -65,7 +66,7 @@ class Store:
     def room(self, param: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """Zeros where the moments of a parameter lie."""
         if self.is_away(param):
-            return torch.zeros(shape, dtype=dtype, pin_memory=True)
+            return torch.zeros(shape, dtype=dtype, pin_memory=not is_stand_in())
         return torch.zeros(shape, dtype=dtype, device=param.device)
 
     def pieces(self, param: Tensor, state: dict[str, Any], *, whole: bool = False) -> list[Piece]:
@@ -87,7 +88,8 @@ class Store:
                 yield piece, kept
                 continue
             here, arrived = coming or self._fetched(piece, kept)
-            torch.cuda.current_stream(piece.param.device).wait_event(arrived)
+            if arrived is not None:
+                torch.cuda.current_stream(piece.param.device).wait_event(arrived)
             follower = pieces[i + 1] if i + 1 < len(pieces) else None
             coming = None
             if follower is not None and self.is_away(follower.param):
@@ -103,6 +105,8 @@ class Store:
     def _fetched(self, piece: Piece, kept: dict[str, Tensor]) -> tuple[dict[str, Tensor], Any]:
         """A copy on the device that is under way, and the event of its arrival."""
         device = piece.param.device
+        if is_stand_in():  # a plan's, which has no streams
+            return {name: x.clone() for name, x in kept.items()}, None
         with torch.cuda.stream(stream := self._stream(device)):
             here = {name: x.to(device, non_blocking=True) for name, x in kept.items()}
         for x in here.values():  # their memory is not given to others before the computation is through with it
@@ -110,6 +114,8 @@ class Store:
         return here, stream.record_event()
 
     def _put_back(self, piece: Piece, here: dict[str, Tensor], kept: dict[str, Tensor]) -> None:
+        if is_stand_in():
+            return
         device = piece.param.device
         stream = self._stream(device)
         stream.wait_event(torch.cuda.current_stream(device).record_event())

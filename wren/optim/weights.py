@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wren.mlp import SparseMlp
+from wren.ops.place import kind
 from wren.tables import Table, gathered
 
 
@@ -31,4 +32,4 @@ def _widened(module: nn.Module, inputs: tuple[Tensor], rows: Tensor) -> Tensor:
     """Looked-up rows in float32. On a CPU torch would add up their gradients in bf16, where a common token's drown."""
     weight = module.weight
     assert isinstance(weight, Tensor)
-    return (gathered(weight, inputs[0]) if weight.device.type == "cpu" else rows).float()
+    return (gathered(weight, inputs[0]) if kind(weight) == "cpu" else rows).float()

@@ -1,0 +1,1 @@
+"""What a model needs before anything runs: settings that fit a machine, and how long and how dear training would be."""
