@@ -9,7 +9,6 @@ little context, so the figure is a slight over-estimate, the same for every mode
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,9 @@ from wren.batch import IGNORE, Batch
 from wren.data.loader import TokenStream
 from wren.data.sources import Source, open_sources
 from wren.errors import ConfigError, DataError
-from wren.generate import load_run
+from wren.evals.intervals import ratio_interval
+from wren.evals.memory import by_halves
+from wren.generate import Loaded
 from wren.loss import token_losses
 from wren.model import LM
 from wren.precision import Precision
@@ -35,20 +36,28 @@ def bits_per_byte(
     token_bytes_V: np.ndarray,
     precision: Precision,
     summed: Callable[[Tensor], Tensor] = lambda totals: totals,
+    windows: list[tuple[float, int]] | None = None,
 ) -> dict[str, float]:
     """bits_per_byte, loss (nats per scored token), tokens, bytes over the batches; raises DataError for no text.
 
-    summed: where each of several processes has its part of the batches, adds up their totals (float64).
+    summed: where each of several processes has its part of the batches, adds up their totals (float64). windows: gets
+    the bits and the bytes of every row. A batch that does not fit the memory is gone through in halves.
     """
+
+    def losses(part: Batch) -> Tensor:
+        with precision.context():
+            return token_losses(model, part.to(precision.device)).cpu().double()
+
     model.eval()
     sizes_V = torch.from_numpy(token_bytes_V)
     nats = torch.zeros((), dtype=torch.float64)
     num_bytes = num_tokens = 0
     for batch in batches:
         bytes_BT = _text_bytes(batch.targets_BT, sizes_V)
-        with precision.context():
-            losses_BT = token_losses(model, batch.to(precision.device))
-        nats += torch.where(bytes_BT > 0, losses_BT.cpu().double(), 0.0).sum()
+        losses_BT = torch.where(bytes_BT > 0, by_halves(losses, batch), 0.0)
+        nats += losses_BT.sum()
+        if windows is not None:
+            windows += zip((losses_BT.sum(1) / math.log(2)).tolist(), bytes_BT.sum(1).tolist(), strict=True)
         num_bytes += int(bytes_BT.sum())
         num_tokens += int((bytes_BT > 0).sum())
     total, *counts = summed(torch.stack((nats, nats.new_tensor(num_bytes), nats.new_tensor(num_tokens)))).tolist()
@@ -69,37 +78,41 @@ def _text_bytes(targets_BT: Tensor, sizes_V: Tensor) -> Tensor:
 
 
 def evaluate_texts(
-    run: Path | str,
-    paths: Sequence[str],
-    text_key: str,
-    precision: Precision,
-    say: Callable[[str], None] = lambda text: None,
+    loaded: Loaded, precision: Precision, paths: Sequence[str], text_key: str, context_len: int
 ) -> dict[str, Any]:
-    """Bits per byte of a run's model on files: {"bits_per_byte", "loss", ..., "texts": [{"name", ...}]}.
+    """Bits per byte of a model on files: {"bits_per_byte", "low", "high", "loss", ..., "texts": [{"name", ...}]}.
 
-    Each named path is one text: its documents end to end, in windows of the length the model was trained on.
-    say: is told of checkpoints that are damaged.
+    Each named path is one text: its documents end to end, in windows of context_len. low, high: 95 % confidence, as if
+    the windows were independent; None for a single one. Raises DataError.
     """
-    loaded = load_run(run, precision.device, say)
-    context_len = _context_len(Run(run))
     token_bytes_V = loaded.tokenizer.token_bytes()
-    rows = []
+    rows: list[dict[str, Any]] = []
+    every: list[tuple[float, int]] = []
     for source in open_sources(paths, text_key=text_key):
         stream = TokenStream([_tokens(source, loaded.tokenizer)], loaded.tokenizer.document_id, context_len)
         batches = stream.batches_in_order(max(1, 4096 // context_len))
-        rows.append({"name": source.name, **bits_per_byte(loaded.model, batches, token_bytes_V, precision)})
+        windows: list[tuple[float, int]] = []
+        found = bits_per_byte(loaded.model, batches, token_bytes_V, precision, windows=windows)
+        rows.append({"name": source.name, **found, **_interval(windows)})
+        every += windows
     num_bytes, num_tokens = (sum(row[key] for row in rows) for key in ("bytes", "tokens"))
     return {
         "bits_per_byte": sum(row["bits_per_byte"] * row["bytes"] for row in rows) / num_bytes,
+        **_interval(every),
         "loss": sum(row["loss"] * row["tokens"] for row in rows) / num_tokens,
         "tokens": num_tokens,
         "bytes": num_bytes,
-        "step": loaded.step,
         "texts": rows,
     }
 
 
-def _context_len(run: Run) -> int:
+def _interval(windows: Sequence[tuple[float, int]]) -> dict[str, float | None]:
+    low, high = ratio_interval(*zip(*windows, strict=True)) or (None, None)
+    return {"low": low, "high": high}
+
+
+def context_len(run: Run) -> int:
+    """The length of the rows that a run was trained on; raises ConfigError where it does not say."""
     try:
         return int(run.config()["train"]["context_len"])
     except (KeyError, TypeError, ValueError) as error:

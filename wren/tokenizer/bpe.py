@@ -22,7 +22,8 @@ import rustbpe
 import tiktoken
 
 from wren.errors import TokenizerError
-from wren.tokenizer import hf, special
+from wren.files import write_text
+from wren.tokenizer import foreign, hf, special
 
 # Words with the one sign before them, numbers in twos, signs, line ends, spaces. Numbers in twos cost 0.1 % more
 # tokens than in threes and leave a thousand ids to words. White space is bounded because the lookahead makes the regex
@@ -62,7 +63,11 @@ class Tokenizer:
     num_merges   merges that were learned; less than asked for when the text held too few pairs (see `num_unused`)
     num_unused   ids that no text gives: the vocabulary keeps the size that was asked for, so that model and data agree
     special      name -> id, see wren/tokenizer/special.py
+    spellings    of special tokens, by id
     document_id  starts every document          pad_id  fills rows
+
+    One that others trained (foreign.py) has the same methods; its ids stand in another order, and it may have more
+    special tokens than Wren has names for.
     """
 
     def __init__(self, tokens: Sequence[bytes], vocab_size: int):
@@ -80,6 +85,8 @@ class Tokenizer:
         self.special = {name: first + i for i, name in enumerate(names)}
         self.document_id = self.special["document"]
         self.pad_id = self.special["pad"]
+        self.spellings = {i: special.spelling(name) for name, i in self.special.items()}
+        self._foreign: foreign.Vocabulary | None = None
         self._tokens = tuple(tokens)
         blank = [b""] * (vocab_size - len(tokens))
         self._bytes = [*tokens, *blank]
@@ -90,6 +97,24 @@ class Tokenizer:
             mergeable_ranks={token: i for i, token in enumerate(tokens)},
             special_tokens={special.spelling(name): i for name, i in self.special.items()},
         )
+
+    @classmethod
+    def adopted(cls, vocabulary: foreign.Vocabulary) -> "Tokenizer":
+        """A tokenizer that others trained."""
+        self = cls.__new__(cls)
+        self.vocab_size = vocabulary.size
+        self.num_merges = vocabulary.num_merges
+        used = sum(map(bool, vocabulary.tokens)) + len(vocabulary.spellings)
+        self.num_unused = vocabulary.size - used
+        self.special = dict(vocabulary.special)
+        self.document_id = self.special["document"]
+        self.pad_id = self.special["pad"]
+        self.spellings = dict(vocabulary.spellings)
+        self._foreign = vocabulary
+        self._tokens = tuple(vocabulary.tokens)
+        self._bytes = list(vocabulary.tokens)
+        self._bytes_with_special = [vocabulary.spellings.get(i, "").encode() or b for i, b in enumerate(self._bytes)]
+        return self
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int, *, max_bytes: int | None = None) -> "Tokenizer":
@@ -114,6 +139,8 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The tokens of ordinary text: never a special one, whatever the text spells."""
+        if self._foreign is not None:
+            return self._foreign.encode(clean(text))
         try:
             return self._encoding.encode_ordinary(text)
         except UnicodeEncodeError:
@@ -125,7 +152,8 @@ class Tokenizer:
 
     def encode_to_numpy(self, texts: Sequence[str], num_threads: int | None = None) -> list[np.ndarray]:
         """`encode` of each text as uint32 (num_tokens,), the fastest way; a long text is shared among the threads."""
-        parts = [cut_text(text, _JOB_CHARS) if len(text) > 2 * _JOB_CHARS else [text] for text in texts]
+        long = 2 * _JOB_CHARS if self._foreign is None else sys.maxsize  # where others may be cut is not known
+        parts = [cut_text(text, _JOB_CHARS) if len(text) > long else [text] for text in texts]
         flat = self._encode_parts([part for cut in parts for part in cut], num_threads or num_cores())
         if len(flat) == len(parts):
             return flat
@@ -157,6 +185,8 @@ class Tokenizer:
         return [self._encode_one(text) for text in texts]
 
     def _encode_one(self, text: str) -> np.ndarray:
+        if self._foreign is not None:
+            return np.array(self.encode(text), dtype=np.uint32)
         # Nothing allowed and nothing refused: the spelling of a special token is text like any other.
         try:
             return self._encoding.encode_to_numpy(text, allowed_special=set(), disallowed_special=())
@@ -189,24 +219,39 @@ class Tokenizer:
 
     def fingerprint(self) -> str:
         """sha256 (hex) over the pattern, the vocabulary and the special tokens; equal only for equal tokenizers."""
+        if self._foreign is not None:
+            return self._foreign.fingerprint()
         specials = {special.spelling(name): i for name, i in self.special.items()}
         value = [SPLIT_PATTERN, self.vocab_size, [token.hex() for token in self._tokens], specials]
         return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
     def save(self, path: Path | str) -> None:
         """Writes a Hugging Face tokenizer.json, whole or not at all. Raises DiskError."""
+        if self._foreign is not None:
+            write_text(Path(path), self._foreign.text)
+            return
         hf.write(Path(path), SPLIT_PATTERN, self._tokens, self.vocab_size, self.special)
 
     @classmethod
     def load(cls, path: Path | str) -> "Tokenizer":
         """Reads a tokenizer.json that `save` wrote. Raises TokenizerError for any other file."""
-        return cls(*hf.read(Path(path), SPLIT_PATTERN))
+        path = Path(path)
+        value = hf.content(path)
+        if foreign.is_foreign(value):
+            return cls.adopted(foreign.Vocabulary(json.dumps(value, ensure_ascii=False), path))
+        return cls(*hf.read(path, value, SPLIT_PATTERN))
 
     def __reduce__(self) -> tuple:
+        if self._foreign is not None:
+            return _adopted, (self._foreign.text,)
         return Tokenizer, (self._tokens, self.vocab_size)
 
     def __repr__(self) -> str:
         return f"Tokenizer(vocab_size={self.vocab_size}, num_merges={self.num_merges})"
+
+
+def _adopted(text: str) -> Tokenizer:
+    return Tokenizer.adopted(foreign.Vocabulary(text, "the tokenizer"))
 
 
 def check_vocab_size(vocab_size: int) -> None:

@@ -202,7 +202,7 @@ def _facts(tokenizer: Tokenizer, num_longest: int) -> Text:
     lines = [
         f"{tokenizer.vocab_size:,} ids: 256 bytes, {tokenizer.num_merges:,} merges, "
         f"{tokenizer.num_unused:,} unused, {len(tokenizer.special)} special",
-        "special tokens: " + ", ".join(f"{special.spelling(name)} {i}" for name, i in tokenizer.special.items()),
+        "special tokens: " + ", ".join(f"{name} {i}" for i, name in tokenizer.spellings.items()),
         "longest tokens (id, bytes):",
     ]
     for i in longest:

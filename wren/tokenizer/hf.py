@@ -4,7 +4,7 @@ In that format a token is a string in which every byte is one printable characte
 stands for itself, the other 68 bytes take the characters from U+0100 on, in order.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,21 @@ _CHARACTERS = _byte_characters()
 _BYTES = {character: byte for byte, character in enumerate(_CHARACTERS)}
 
 
+def character(byte: int) -> str:
+    """How a byte is written inside a token's name."""
+    return _CHARACTERS[byte]
+
+
+def is_of_bytes(names: Iterable[str]) -> bool:
+    """Whether every name is made of such characters."""
+    return set().union(*names) <= _BYTES.keys()
+
+
+def bytes_of(name: str) -> bytes:
+    """The bytes that a token's name stands for; raises KeyError for a character that stands for none."""
+    return bytes([_BYTES[character] for character in name])
+
+
 def write(path: Path, pattern: str, tokens: Sequence[bytes], vocab_size: int, specials: Mapping[str, int]) -> None:
     """tokens: the bytes of ids 0, 1, 2, ...; ids from there to the first special one are unused. Raises DiskError."""
     names = ["".join([_CHARACTERS[byte] for byte in token]) for token in tokens]
@@ -34,14 +49,18 @@ def write(path: Path, pattern: str, tokens: Sequence[bytes], vocab_size: int, sp
     write_json(path, _layout(pattern, vocabulary, merges, specials))
 
 
-def read(path: Path, pattern: str) -> tuple[list[bytes], int]:
-    """The tokens' bytes in the order of their ids, and the vocabulary's size. Raises TokenizerError."""
+def content(path: Path) -> Any:
+    """The JSON of a tokenizer.json. Raises TokenizerError."""
     try:
-        value = read_json(path)
+        return read_json(path)
     except DataError as error:
         raise TokenizerError(f"Cannot read the tokenizer: {error}") from error
     except OSError as error:
         raise TokenizerError(f"Cannot read the tokenizer {path} ({error.strerror}); check the path.") from error
+
+
+def read(path: Path, value: Any, pattern: str) -> tuple[list[bytes], int]:
+    """The tokens' bytes in the order of their ids, and the vocabulary's size. Raises TokenizerError."""
     tokens, specials = _vocabulary(path, value)
     vocab_size = len(value["model"]["vocab"]) + len(specials)
     expected = {name: vocab_size - len(specials) + i for i, name in enumerate(special.names(vocab_size))}
@@ -72,9 +91,26 @@ def _vocabulary(path: Path, value: Any) -> tuple[list[bytes], dict[str, int]]:
         raise _foreign(path, "its vocabulary and its merges do not fit together")
     if ["".join(merge) for merge in merges] != names[256:used] or any(len(merge) != 2 for merge in merges):
         raise _foreign(path, "its merges are not in the order of its ids")
-    if not set().union(*names[256:used]) <= _BYTES.keys():
+    if not is_of_bytes(names[256:used]):
         raise _foreign(path, "a token of it is not made of bytes")
-    return [bytes([_BYTES[character] for character in name]) for name in names[:used]], specials
+    return [bytes_of(name) for name in names[:used]], specials
+
+
+def added_token(token: int, name: str) -> dict[str, Any]:
+    """The entry of a special token."""
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    return {"id": token, "content": name, **plain}
+
+
+def template(name: str, token: int) -> dict[str, Any]:
+    """A post_processor that begins every text with this special token."""
+    start, texts = {"SpecialToken": {"id": name, "type_id": 0}}, [{"Sequence": {"id": i, "type_id": 0}} for i in "AB"]
+    return {
+        "type": "TemplateProcessing",
+        "single": [start, texts[0]],
+        "pair": [start, texts[0], start, texts[1]],
+        "special_tokens": {name: {"id": name, "ids": [token], "tokens": [name]}},
+    }
 
 
 def _foreign(path: Path, reason: str) -> TokenizerError:
@@ -100,12 +136,11 @@ def _layout(
 ) -> dict[str, Any]:
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
-    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [{"id": i, "content": special.spelling(name), **plain} for name, i in specials.items()],
+        "added_tokens": [added_token(i, special.spelling(name)) for name, i in specials.items()],
         "normalizer": None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
         "post_processor": None,
