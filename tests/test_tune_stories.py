@@ -1,0 +1,101 @@
+"""Questions about stories: answers that the facts give, pairs that training never holds, baselines beside a model."""
+
+import functools
+import itertools
+import re
+from dataclasses import replace
+
+import model_cases
+import pytest
+from tune_parts import FP32, chat
+
+from wren.errors import DataError
+from wren.stories import stories
+from wren.stories.questions import TEMPLATES, Asked, Question, asked, questions
+from wren.tokenizer.chat import read_messages
+from wren.tune.story_answers import accuracies, lookup, most_named
+
+
+@functools.cache
+def some(split: str, count: int = 60, per_story: int = 3) -> list[Asked]:
+    return list(asked(7, count, split, per_story=per_story))  # type: ignore[arg-type]
+
+
+def parts(question: Question) -> list[tuple[str, str]]:
+    return list(itertools.combinations((question.template, question.name, question.thing), 2))
+
+
+def test_no_pair_of_a_test_question_stands_in_training() -> None:
+    train = {pair for one in some("train", 300) for question in one.questions for pair in parts(question)}
+    test = [question for one in some("test", 25) for question in one.questions]
+    assert not {pair for question in test for pair in parts(question)} & train
+    words = {word for one in some("train", 300) for q in one.questions for word in (q.name, q.template, q.thing)}
+    known = sum(word in words for q in test for word in (q.name, q.template, q.thing))
+    assert known > 0.9 * 3 * len(test)  # each part by itself was asked about
+
+
+def test_answers_stand_in_their_story() -> None:
+    for one in some("train"):
+        for question in one.questions:
+            core = re.sub(r"^(The|An|A) ", "", question.answer.rstrip("."))
+            assert core.lower() in one.story.lower(), question
+            assert question.name in one.story
+            assert question.thing in one.story
+
+
+def test_who_gave_what_is_what_the_facts_say() -> None:
+    checked = 0
+    for told in stories(3, 150):
+        for question in questions(told):
+            if question.template == "Who gave the {x} to {B}?":
+                giver = question.answer.rstrip(".")
+                moves = [e for e in told.facts if e.kind == "give" and e.thing.endswith(question.thing)]
+                assert [e.actor for e in moves if f"to {e.other}?" in question.text] == [giver]
+                checked += 1
+            if question.template == "Who found the {x}?":
+                finders = {e.actor for e in told.facts if e.kind == "find" and e.thing.endswith(question.thing)}
+                assert finders == {question.answer.rstrip(".")}
+                checked += 1
+    assert checked > 40
+
+
+def test_no_question_has_two_answers_and_all_templates_occur() -> None:
+    seen = set()
+    for told in stories(4, 500):
+        found = questions(told)
+        assert len({question.text for question in found}) == len(found)
+        seen |= {question.template for question in found}
+    assert seen == {template for kind in TEMPLATES.values() for template, _ in kind}
+
+
+def test_the_same_seed_asks_the_same_and_conversations_are_valid() -> None:
+    again = list(asked(7, 60, "train"))
+    assert again == some("train")
+    for one in again:
+        assert len(one.story) <= 800
+        messages = read_messages(one.as_conversation()["messages"])
+        assert len(messages) == 2 * len(one.questions) <= 6
+        assert messages[0].content.startswith(one.story)
+    with pytest.raises(DataError, match="0 stories"):
+        next(asked(7, 0, "train"))
+
+
+def test_baselines() -> None:
+    def question(answer: str, template: str, thing: str = "kite") -> Question:
+        text = template.format(A="Tom", B="Ann", x=thing)
+        return Question(text=text, answer=answer, template=template, name=answer[:-1], thing=thing)
+
+    who, what = "Who found the {x}?", "What did {A} find?"
+    train = [Asked("Mia found it.", (question("Mia.", who), question("Ann.", who), question("Mia.", who, "cap")))]
+    assert lookup(train, [question("?", who, "cap"), question("?", who), question("?", what)]) == ["Mia.", "Mia.", ""]
+    named = most_named(train, [("Ann and Mia and Ann.", question("?", who)), ("x", question("?", what))])
+    assert named == ["Ann.", ""]
+
+
+def test_a_model_is_scored_beside_them() -> None:
+    model = replace(model_cases.PLAIN, vocab_size=300).build().eval()
+    result = accuracies(model, chat(), some("train"), some("test", 5, 1), FP32)
+    assert [row["name"] for row in result["ways"]] == ["model", "no story", "lookup", "most named"]
+    assert result["questions"] == 5
+    assert all(0 <= row["accuracy"] <= 1 for row in result["ways"])
+    assert len(result["wrong"]) == 5 - round(5 * result["accuracy"])
