@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wren import recipes
-from wren.errors import ConfigError, DivergedError
-from wren.generate import Sampling, draw, generate, truncate, until_stop
+from wren.errors import ConfigError
+from wren.generate import Pieces, Sampling, generate, truncate, until_stop
 from wren.model import LM
 from wren.precision import Precision
 
@@ -68,21 +68,6 @@ def test_stop_ids_end_a_row_and_are_not_yielded(model: LM):
     assert [int(step[0]) for step in steps] == free[: free.index(stop)]
 
 
-def test_padded_vocabulary_is_never_drawn():
-    logits_BV = torch.zeros(1, 10)
-    logits_BV[0, 9] = 100.0
-    drawn = draw(logits_BV, Sampling(temperature=1.0), [torch.Generator().manual_seed(0)], vocab_size=9)
-    assert int(drawn) < 9
-
-
-def test_draw_follows_the_probabilities():
-    probs_V = torch.tensor([0.5, 0.3, 0.15, 0.05])
-    generators = [torch.Generator().manual_seed(seed) for seed in range(4000)]
-    drawn_B = draw(probs_V.log().expand(4000, 4), Sampling(temperature=1.0), generators)
-    shares_V = torch.bincount(drawn_B, minlength=4) / 4000
-    assert torch.allclose(shares_V, probs_V, atol=0.03)
-
-
 def test_truncate_keeps_the_likeliest():
     probs_BV = torch.tensor([[0.1, 0.4, 0.2, 0.3]])
     assert truncate(probs_BV, 2, None).nonzero()[:, 1].tolist() == [1, 3]
@@ -118,7 +103,12 @@ def test_stop_strings_cut_the_text_however_it_arrives(text: str, stop: list[str]
     assert "".join(until_stop(iter(pieces), stop)) == (text[: min(found)[1]] if found else text)
 
 
-def test_a_model_that_diverged_is_a_sentence():
-    for temperature in (0.0, 1.0):
-        with pytest.raises(DivergedError, match="its training diverged"):
-            draw(torch.full((1, 5), torch.nan), Sampling(temperature=temperature), [torch.Generator()])
+def test_pieces_are_whole_characters_and_tell_what_stopped_them():
+    row = Pieces(["END"])
+    data = "é😀 wren EN".encode()
+    assert "".join(row.push(data[i : i + 1]) for i in range(len(data))) == "é😀 wren "
+    assert (row.push(b"D and more"), row.stopped, row.push(b"nothing"), row.finish()) == ("", "END", "", "")
+    half = Pieces()
+    assert (half.push("a😀".encode()[:3]), half.finish()) == ("a", "\ufffd")
+    held = Pieces(["END"])
+    assert (held.push(b"an EN"), held.finish()) == ("an ", "EN")

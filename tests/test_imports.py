@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 ORDER = """
 errors
 files units interrupt
-config exits flags shapes
+config exits flags shapes gpus
 run parts
 checkpoint plot sinks page
 batch layout
@@ -30,6 +30,7 @@ mixers mlps
 tables block
 skips state ahead
 model
+adapters
 loss
 precision
 optim
@@ -39,7 +40,6 @@ resume
 step progress
 train
 generate
-tune
 tasks games
 think adapt
 evals
@@ -47,9 +47,10 @@ rl
 recipes
 dial
 build
-budget
+budget planning
 report doctor
 pretrain
+tune
 quickstart lab
 export serve
 cli

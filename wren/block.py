@@ -68,11 +68,9 @@ class Near(nn.Module):
         return x_BTD, torch.cat(kept, dim=1) if kept else None
 
     def flops_per_token(self) -> float:
-        """Those of the convolutions over a whole row; the sums that do them token by token are no matrix products."""
-        taps = (2 * self.shift.numel() if self.shift is not None else 0) + (
-            self.canon.numel() if self.canon is not None else 0
-        )
-        return 2 * taps
+        """Those of the convolutions over a whole row; two taps, and whatever is done token by token, are sums of
+        products and no matrix product."""
+        return 2 * self.canon.numel() if self.canon is not None and self.canon.shape[1] > 2 else 0.0
 
 
 def _convolved(
@@ -141,7 +139,8 @@ class Block(nn.Module):
             h_BTD, tail = self.mixer_near(h_BTD, context, None if tails is None else tails.mixer_BUD)
             if tails is not None:
                 tails.mixer_BUD = tail
-        x_BTD = x_BTD + self.dropout(self.mixer(h_BTD, context))
+        y_BTD = self.mixer(h_BTD, context)
+        x_BTD = x_BTD + (self.dropout(y_BTD) if self.training else y_BTD)  # decoding feels every call
         h_BTD = narrowed(self.mlp_norm(x_BTD))
         if self.mlp_near is not None:
             h_BTD, tail = self.mlp_near(h_BTD, context, None if tails is None else tails.mlp_BUD)
@@ -149,7 +148,8 @@ class Block(nn.Module):
                 tails.mlp_BUD = tail
         if tails is not None:
             tails.lengths_B = advance(tails.lengths_B, x_BTD.shape[1], context.valid_B)
-        return x_BTD + self.dropout(self.call_mlp(self.mlp, h_BTD))
+        y_BTD = self.call_mlp(self.mlp, h_BTD)
+        return x_BTD + (self.dropout(y_BTD) if self.training else y_BTD)
 
     def _nears(self) -> list[Near]:
         return [near for near in (self.mixer_near, self.mlp_near) if near is not None]

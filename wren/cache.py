@@ -3,13 +3,28 @@
 B batch, T time, S slots.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from wren.errors import ConfigError
-from wren.mixer import Context, State, advance, as_kind, check_tail, may_write, put_rows
+from wren.mixer import Context, State, advance, as_kind, check_tail, may_write, once, put_rows
+
+
+class NextSlot(NamedTuple):
+    """Where one more token of every row goes, and what it sees: the same for all layers of a call.
+
+    place: in the slot tensors. used: the first slots, which are all that is in use. lengths_B: with the token.
+    seen_BS: which of the slots in use it sees, None = all.
+    """
+
+    place: tuple[Tensor, Tensor]
+    used: int
+    lengths_B: Tensor
+    seen_BS: Tensor | None
 
 
 @dataclass
@@ -78,6 +93,18 @@ class SlotState(State):
             setattr(self, name, put((rows_B1, slots_BT), x))
         self.lengths_B = advance(self.lengths_B, T, valid_B)
 
+    def append_one(self, shared: dict[Hashable, Any] | None, window: int | None, **new: Tensor) -> NextSlot:
+        """append for one token a row, (B, 1, ...), none of it padding; where it went. Comes after `admit`."""
+        slots: int = getattr(self, next(iter(new))).shape[1]
+        used = min(self.longest, slots)
+        slot = once(shared, ("slot", slots, used, window), lambda: _next_slot(self.lengths_B, slots, used, window))
+        for key, x in new.items():
+            cache: Tensor = getattr(self, key)
+            put = cache.index_put_ if may_write(cache, x) else cache.index_put
+            setattr(self, key, put(slot.place, x.to(cache.dtype)))
+        self.lengths_B = slot.lengths_B
+        return slot
+
     def next_places(self, num_tokens: int) -> Tensor:
         """(B, T): where in their rows the next tokens will stand."""
         return self.lengths_B[:, None] + torch.arange(num_tokens, device=self.lengths_B.device)
@@ -94,6 +121,17 @@ class SlotState(State):
         place_BU = slot_places(self.lengths_B, self.num_slots)[:, : min(self.longest, self.num_slots)]
         place_BU[:, 0] = place_BU[:, 0].clamp(min=0)
         return query_BT.clamp(max=(self.lengths_B - 1).clamp(min=0)[:, None]), place_BU
+
+
+def _next_slot(lengths_B: Tensor, num_slots: int, used: int, window: int | None) -> NextSlot:
+    rows_B1 = torch.arange(len(lengths_B), device=lengths_B.device)[:, None]
+    place_BU = slot_places(lengths_B + 1, num_slots)[:, :used]
+    seen_BU = place_BU >= 0
+    if window is not None:
+        seen_BU &= place_BU > lengths_B[:, None] - window
+    # asking a GPU would wait for it; there the mask stays
+    is_all = lengths_B.device.type == "cpu" and not torch.compiler.is_compiling() and bool(seen_BU.all())
+    return NextSlot((rows_B1, lengths_B[:, None] % num_slots), used, lengths_B + 1, None if is_all else seen_BU)
 
 
 def slot_places(lengths_B: Tensor, num_slots: int) -> Tensor:

@@ -4,13 +4,14 @@ Exit codes: 0 done, 2 a mistake that the printed sentence names, 130 Ctrl-C, 143
 inside the verbs, so that `--help` answers at once. The file is long because every flag carries its line of help.
 """
 
+import dataclasses
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from tyro.conf import arg
+from tyro.conf import Positional, arg
 from tyro.extras import SubcommandApp
 
 from wren.errors import ConfigError
@@ -92,6 +93,7 @@ def train(
     save_every: int | None = None,
     sinks: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = (),
     prompts: tuple[str, ...] = ("The",),
+    fit: str | None = None,
     shard: bool = False,
     join_timeout: str = "10m",
     set_: Settings = (),
@@ -112,13 +114,16 @@ def train(
         seed: Seed of the weights and of the order of the data.
         dtype: Number format of matrix products; auto chooses by the device.
         compile: Use torch.compile: slower to start, faster to run.
-        micro_batch_size: Rows at once; fewer need less memory and change nothing else.
+        micro_batch_size: Rows at once; fewer need less memory and change nothing else. By default all, on a GPU as many
+            as fit by a plan.
         keep: Checkpoints to keep.
         eval_every: Steps between evaluations, 0 = only at the end; by default the recipe's.
         sample_every: Steps between samples, 0 = only at the end.
         save_every: Steps between checkpoints, 0 = only at the end.
         sinks: Where else the metrics go.
         prompts: Beginnings of the samples.
+        fit: Choose settings that fit the memory here, or as much as is named (--fit 6GB); without a size the largest
+            model that does.
         shard: Under torchrun, spread the model over the processes instead of copying it to each.
         join_timeout: Under torchrun, how long to wait for the other processes at the start.
         dry_run: Only say what would be done.
@@ -128,6 +133,7 @@ def train(
     from wren.budget import Budget, horizon
     from wren.data.shards import Manifest
     from wren.distributed.job import joined
+    from wren.planning import command as planning
     from wren.recipes import build
 
     flags = {
@@ -145,7 +151,8 @@ def train(
         check_json(json_)
         vocab_size = Manifest.load(data).vocab_size
         size = units.count(params, "number of parameters") if params else None
-        settings += dial.settings(recipe, vocab_size=vocab_size, depth=depth, params=size, given=set_)
+        sized = dial.settings(recipe, vocab_size=vocab_size, depth=depth, params=size, given=set_)
+        settings += sized
         budget = Budget(
             steps=steps,
             tokens=units.count(tokens, "number of tokens") if tokens else None,
@@ -153,9 +160,26 @@ def train(
         )
         config = build(recipe, vocab_size=vocab_size, settings=settings)
         folder = ranks.first(lambda: run or _new_run(recipe, config.seed))
+        fitting = planning.Fitting(
+            wish=planning.Wish(recipe, vocab_size, tuple(settings)),
+            fit=fit,
+            given=planning.named(set_) | ({"train.micro_batch_size"} if micro_batch_size is not None else set()),
+            device=device,
+            dtype=dtype,
+            num_ranks=ranks.size,
+            stored=ranks.first(lambda: planning.stored(folder)),
+            say=_warn,
+        )
+        planned = fitting.size(is_given=bool(sized))
+        if planned:
+            config = build(recipe, vocab_size=vocab_size, settings=[*planned, *settings])
         if dial.follows_horizon(recipe, settings):
             settings.append(horizon(config, data, _run(folder), budget, device, ranks))
-            config = build(recipe, vocab_size=vocab_size, settings=settings)
+            config = build(recipe, vocab_size=vocab_size, settings=[*planned, *settings])
+        if more := fitting.memory(config):
+            planned += more
+            config = build(recipe, vocab_size=vocab_size, settings=[*planned, *settings])
+        config = dataclasses.replace(config, planned=tuple(planned))
         if dry_run:
             print(training.describe(config, data, _run(folder), budget, device))
             return 0
@@ -164,6 +188,66 @@ def train(
         found = f"{result['bits_per_byte']:.4f} bits per byte on {result['split']}, all of it"
         print(f"{found}; report: {folder / 'report.html'}")
         return write(json_ if ranks.rank == 0 else None, result)
+
+
+@app.command
+def plan(
+    recipe: str = "small",
+    depth: int | None = None,
+    params: str | None = None,
+    gpu: str | None = None,
+    tokens: str | None = None,
+    context: int | None = None,
+    vocab_size: str | None = None,
+    data: Path | None = None,
+    device: Device = "auto",
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
+    price_per_kwh: float = 0.30,
+    price_per_hour: float = 0.0,
+    largest: bool = True,
+    set_: Settings = (),
+    json_: Json = None,
+) -> int:
+    """Say before anything runs whether a model fits a machine, with which settings, and what training costs.
+
+    Args:
+        recipe: wren, gpt2, llama, small or tiny.
+        depth: Layers, 64 wide each.
+        params: Size to choose layers and width for instead, such as 350M, lookup tables not counted.
+        gpu: Plan for this GPU, by name (T4, P100, 3060, 4090, H100) or memory (6GB); by default what is here.
+        tokens: Tokens to train on, such as 1B; by default the recipe's.
+        context: Tokens in a row; by default the recipe's.
+        vocab_size: Entries of the tokenizer; by default those of --data, or 32,768.
+        data: A folder made by `wren data`, whose vocabulary counts.
+        dtype: Number format of matrix products; auto chooses by the device.
+        price_per_kwh: What electricity costs.
+        price_per_hour: What renting the machine costs.
+        largest: Also look for the largest model that fits.
+    """
+    from wren.data.shards import Manifest
+    from wren.planning import command as planning
+    from wren.planning.plan import as_json, lines
+
+    check_json(json_)
+    if vocab_size is not None and data is not None:
+        raise ConfigError("--vocab-size and --data both say how large the vocabulary is; give one of them.")
+    given = set_ if context is None else (*set_, f"context_len={context}")
+    asked = planning.Asked(
+        recipe=recipe,
+        vocab_size=planning.vocabulary(vocab_size, Manifest.load(data).vocab_size if data is not None else None),
+        settings=given,
+        depth=depth,
+        params=planning.count(params, "number of parameters"),
+        gpu=gpu,
+        device=device,
+        dtype=dtype,
+        tokens=planning.count(tokens, "number of tokens"),
+        prices=(price_per_kwh, price_per_hour),
+        look=largest,
+    )
+    made = planning.plan(asked, _warn)
+    print("\n".join(lines(made)))
+    return write(json_, as_json(made))
 
 
 @app.command
@@ -177,6 +261,7 @@ def sample(
     top_p: float | None = None,
     seed: int = 0,
     stop: tuple[str, ...] = (),
+    bits: Literal[8, 4] | None = None,
     device: Device = "auto",
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     json_: Json = None,
@@ -193,9 +278,10 @@ def sample(
         top_p: Draw among the fewest tokens that together hold probability p.
         seed: The same seed gives the same text.
         stop: Texts that end a sample.
+        bits: Hold the matrices in 8 or 4 bits; a little worse, smaller and on a CPU quicker.
         dtype: Number format of matrix products; auto chooses by the device.
     """
-    from wren.generate import Sampling, load_run, stream_text
+    from wren.generate import Engine, Sampling, load_run, stream_rows, text_request
     from wren.precision import choose_device, choose_precision
 
     if n < 1:
@@ -204,46 +290,204 @@ def sample(
     precision = choose_precision(choose_device(device), dtype)
     loaded = load_run(run, precision.device, _warn)
     prompt = sys.stdin.read() if prompt == "-" else prompt
-    samples = []
-    for row in range(n):
-        if n > 1:
-            print(f"--- sample {row + 1} ---")
+    engine = Engine(loaded.model, precision, vocab_size=loaded.tokenizer.vocab_size, bits=bits)
+    handle = engine.submit(text_request(loaded.tokenizer, prompt, sampling, n))
+    samples = [prompt] * n
+    if n == 1:
         print(prompt, end="", flush=True)
-        pieces = []
-        for piece in stream_text(loaded, prompt, sampling, precision, stop=stop, row=row):
+    for row, piece in stream_rows(engine, loaded.tokenizer, [handle], stop):
+        samples[row] += piece
+        if n == 1:
             print(piece, end="", flush=True)
-            pieces.append(piece)
+    if n == 1:
         print()
-        samples.append(prompt + "".join(pieces))
+    for row, text in enumerate(samples if n > 1 else []):
+        print(f"--- sample {row + 1} ---\n{text}")
     return write(json_, {"step": loaded.step, "samples": samples})
+
+
+@app.command
+def tune(
+    run: Path,
+    data: tuple[str, ...],
+    out: Annotated[Path | None, arg(aliases=("--to",))] = None,
+    val: tuple[str, ...] = (),
+    lora: int | None = None,
+    bits: int | None = None,
+    merge: bool = False,
+    dpo: bool = False,
+    spin: bool = False,
+    beta: float = 0.1,
+    epochs: float | None = None,
+    steps: int | None = None,
+    lr: float | None = None,
+    context: int | None = None,
+    on_long: Literal["truncate", "drop"] = "truncate",
+    skip_bad: bool = False,
+    pack: bool = True,
+    batch_size: int | None = None,
+    micro_batch_size: int | None = None,
+    seed: int = 0,
+    device: Device = "auto",
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] | None = None,
+    compile: bool = False,
+    set_: Settings = (),
+    dry_run: bool = False,
+    json_: Json = None,
+) -> int:
+    """Teach a trained model to answer, from conversations or preferences; the same command again goes on.
+
+    Args:
+        run: The run directory to begin with.
+        data: Files, folders or globs of conversations: messages, ShareGPT, Alpaca, prompt/completion, question/answer,
+            Q: and A: lines or preference pairs, as .jsonl, .json, .parquet or .txt, plain, .gz or .zst.
+        out: The new run directory; by default RUN-tuned.
+        val: Files of held-out conversations; by default 2 % of the data, at most 1,000, chosen by their content.
+        lora: Tune an adapter of this rank and leave the weights as they are.
+        bits: 4 = hold the frozen weights in four bits meanwhile.
+        merge: Also write a run directory with the adapter folded into the weights: OUT/merged.
+        dpo: Learn from pairs of a chosen and a rejected answer.
+        spin: Learn what sets the answers of the data apart from the model's own.
+        beta: With dpo or spin, how near to stay to the model that tuning began with; larger is nearer.
+        epochs: How often the data is gone through; by default 3, with dpo or spin 1.
+        steps: Optimizer steps instead.
+        lr: Learning rate; by default one that fits what is tuned.
+        context: Tokens in a row; by default the run's.
+        on_long: What becomes of conversations that are longer: truncate or drop.
+        skip_bad: Pass over wrong rows and count them.
+        pack: Several conversations in a row, which do not see each other.
+        batch_size: Rows of one step; by default the run's, at most 16,384 tokens.
+        micro_batch_size: Rows at once; fewer need less memory and change nothing else.
+        seed: Seed of the order of the data and of the adapter.
+        dtype: Number format of matrix products; by default the run's.
+        compile: Use torch.compile: slower to start, faster to run.
+        dry_run: Only say what would be done, and show a conversation as it would be learned.
+    """
+    from wren.tune import run as tuning
+    from wren.tune.settings import Asked
+
+    check_json(json_)
+    if dpo and spin:
+        raise ConfigError("--dpo and --spin exclude each other; give one of them.")
+    asked = Asked(
+        run=run,
+        data=data,
+        out=out or run.with_name(f"{run.resolve().name}-tuned"),
+        val=val,
+        objective="dpo" if dpo else "spin" if spin else "answers",
+        beta=beta,
+        lora=lora,
+        bits=bits,
+        merge=merge,
+        epochs=epochs,
+        steps=steps,
+        lr=lr,
+        context=context,
+        batch_size=batch_size,
+        micro_batch_size=micro_batch_size,
+        dtype=dtype,
+        seed=seed,
+        on_long=on_long,
+        skip_bad=skip_bad,
+        packed=pack,
+        compile=compile,
+        settings=set_,
+    )
+    if dry_run:
+        print(tuning.describe(asked, device=device))
+        return 0
+    result = tuning.tune(asked, device=device)
+    found = f"{result['bits_per_byte']:.4f} bits per byte of the assistant's words in {result['split']}"
+    print(f"{found}; report: {asked.out / 'report.html'}")
+    return write(json_, result)
 
 
 @app.command(name="eval")
 def evaluate(
     run: Path,
-    text: tuple[str, ...],
+    text: tuple[str, ...] = (),
+    pairs: tuple[Path, ...] = (),
+    choice: tuple[Path, ...] = (),
     text_key: str = "text",
     device: Device = "auto",
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     json_: Json = None,
 ) -> int:
-    """Bits per byte of a trained model on texts.
+    """Bits per byte of a trained model on texts, and its accuracy on questions, with 95 % intervals.
 
     Args:
-        run: The run directory.
+        run: The run directory; the results are kept in its evals/.
         text: Files, folders or globs of text.
+        pairs: Minimal pairs as JSON lines with sentence_good and sentence_bad, as in BLiMP.
+        choice: Multiple choice (context, choices, answer) and cloze (context, completion) as JSON lines.
         text_key: The JSON key or parquet column that holds the text.
         dtype: Number format of matrix products; auto chooses by the device.
     """
-    from wren.evals.bits_per_byte import evaluate_texts
+    from wren.evals import evaluate as evaluation
     from wren.precision import choose_device, choose_precision
 
+    check_json(json_)
     precision = choose_precision(choose_device(device), dtype)
-    result = evaluate_texts(run, text, text_key, precision, _warn)
-    for row in result["texts"]:
-        print(f"{row['bits_per_byte']:.4f} bits per byte  {row['name']}  ({row['bytes']:,} bytes)")
-    if len(result["texts"]) > 1:
-        print(f"{result['bits_per_byte']:.4f} bits per byte  all together")
+    asked: dict[str, Any] = {"texts": text, "pairs": pairs, "choices": choice, "text_key": text_key}
+    result = evaluation.evaluate(run, precision, **asked, say=_warn)
+    print("\n".join(evaluation.lines(result)))
+    return write(json_, result)
+
+
+@app.command
+def export(
+    run: Path,
+    out: Path,
+    format: Literal["hf", "gguf"] = "hf",
+    dtype: Literal["fp32", "bf16", "fp16", "q8_0"] = "fp32",
+    own_code: bool = False,
+    json_: Json = None,
+) -> int:
+    """Write a trained model in another program's format.
+
+    Args:
+        run: The run directory.
+        out: A new folder for hf; a new folder or a .gguf file for gguf.
+        format: hf (transformers, and what reads its folders) or gguf (llama.cpp and what is built on it).
+        dtype: Number format of the weights; q8_0 for gguf only.
+        own_code: With hf, write Wren's own modelling file even where a class of transformers is the same.
+    """
+    from wren.export import command
+
+    check_json(json_)
+    result = command.export(run, out, format, dtype, own_code=own_code, say=_warn)
+    print(f"{result['out']}: {result['architecture']}, {result['bytes']:,} bytes.")
+    return write(json_, result)
+
+
+@app.command(name="import")
+def import_(
+    source: Annotated[str, Positional, arg(metavar="SOURCE")] = "",
+    from_: Annotated[str, arg(name="from", metavar="SOURCE")] = "",
+    run: Annotated[Path | None, arg(aliases=("--out",))] = None,
+    context_len: int | None = None,
+    turns: bool = True,
+    revision: str | None = None,
+    json_: Json = None,
+) -> int:
+    """Make a run directory of a pretrained GPT-2, Llama, Mistral, Qwen2, Qwen3 or SmolLM model.
+
+    Args:
+        source: A local folder with config.json, safetensors and tokenizer.json, or a name on the Hugging Face hub.
+        from_: The same as a flag.
+        run: The new run directory; wren sample, eval, tune, chat and export take it.
+        context_len: Length of the rows for evaluation and tuning; by default the model's, at most 2,048.
+        turns: Give the vocabulary tokens for the turns of a conversation where it has none.
+        revision: Branch, tag or commit on the hub.
+    """
+    from wren.export.importing import import_model
+
+    check_json(json_)
+    given = source or from_
+    if not given or (source and from_) or run is None:
+        raise ConfigError("Write `wren import SOURCE --run DIR`: a folder or a name on the hub, and a new run.")
+    result = import_model(given, run, context_len=context_len, turns=turns, revision=revision, say=print)
+    print(f"{run}: {result['family']}, {result['parameters']:,} parameters, {result['vocab_size']:,} tokens.")
     return write(json_, result)
 
 
@@ -438,7 +682,7 @@ def _verb(arguments: Sequence[str]) -> int | None:
 
     try:
         with one_voice():
-            return app.cli(prog="wren", args=arguments)
+            return app.cli(prog="wren", args=_completed(arguments))
     except (RuntimeError, MemoryError) as error:
         from wren.precision import is_out_of_memory
 
@@ -446,6 +690,16 @@ def _verb(arguments: Sequence[str]) -> int | None:
             raise
         short = " ".join(str(error).split())[:160]
         raise ConfigError(f"Out of memory ({short}); choose a smaller model or context, or fewer tokens.") from error
+
+
+def _completed(arguments: Sequence[str]) -> list[str]:
+    """With what `--fit` means where no size follows it."""
+    ends = [*arguments[1:], "--"]
+    return [x for word, after in zip(arguments, ends, strict=False) for x in _with_default(word, after)]
+
+
+def _with_default(word: str, after: str) -> list[str]:
+    return [word, "here"] if word == "--fit" and after.startswith("-") else [word]
 
 
 def _warn(text: str) -> None:

@@ -18,7 +18,8 @@ def token_losses(model: LM, batch: Batch) -> Tensor:
     """
     hidden_BTD = model.hidden(batch.tokens_BT, positions_BT=batch.positions_BT, documents_BT=batch.documents_BT)
     targets_N = batch.targets_BT.flatten()
-    losses_N = chunked_token_losses(hidden_BTD.flatten(0, 1), model.head.weight, targets_N, model.config.logit_softcap)
+    product, cap = model.head_product(hidden_BTD), model.config.logit_softcap
+    losses_N = chunked_token_losses(*product, targets_N, cap, chunk=model.loss_chunk)
     return losses_N.view_as(batch.targets_BT)
 
 
@@ -47,9 +48,9 @@ def _hiddens(model: LM, batch: Batch) -> list[Tensor]:
 
 def _summed(model: LM, hidden_BTD: Tensor, targets_BT: Tensor, weights_BT: Tensor | None) -> Tensor:
     return chunked_linear_cross_entropy(
-        hidden_BTD.flatten(0, 1),
-        model.head.weight,
+        *model.head_product(hidden_BTD),
         targets_BT.flatten(),
         None if weights_BT is None else weights_BT.flatten(),
         model.config.logit_softcap,
+        chunk=model.loss_chunk,
     )

@@ -8,9 +8,9 @@ B batch, T time, D model width.
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, Self, TypeVar
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from wren.errors import ConfigError
 from wren.ops.fla import Boundaries
 
 S = TypeVar("S", bound="State")
+T = TypeVar("T")
 
 
 @dataclass
@@ -65,6 +66,8 @@ class Context(NamedTuple):
     state: None in training. It is advanced by the call.
     boundaries: of documents_BT, shared by the layers of a forward pass for kernels that ask for them; None = each finds
         its own.
+    shared: what one layer worked out of the rows' lengths and the next may use again, by a name; see `once`. It lives
+        for one call of a model with a state, in which all layers have seen the same tokens; None = nothing is kept.
     """
 
     tokens_BT: Tensor | None = None
@@ -74,6 +77,16 @@ class Context(NamedTuple):
     values_BTD: Tensor | None = None
     state: State | None = None
     boundaries: Boundaries | None = None
+    shared: dict[Hashable, Any] | None = None
+
+
+def once(shared: dict[Hashable, Any] | None, name: Hashable, make: Callable[[], T]) -> T:
+    """What `make` gives, made once for all layers of a call that keeps it under this name."""
+    if shared is None:
+        return make()
+    if name not in shared:
+        shared[name] = make()
+    return shared[name]
 
 
 class Mixer(nn.Module, ABC):

@@ -8,9 +8,10 @@ B batch, T time, D model width, V vocabulary.
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Literal, cast
+from typing import Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -86,10 +87,22 @@ class ModelConfig:
         return LM(self)
 
 
+class Additions(Protocol):
+    """What stands on a model and changes what it computes without changing its weights (adapters/rows.py)."""
+
+    def rows(self, index_B: "int | Sequence[int] | Tensor") -> AbstractContextManager[None]: ...
+    def head(self, hidden_BTD: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
 class LM(nn.Module):
-    """A causal language model over token ids."""
+    """A causal language model over token ids. adapters: those that stand on it.
+
+    loss_chunk: tokens whose logits exist at once in the losses, None = what suits the device.
+    """
 
     call_block: Callable[..., Tensor] = staticmethod(called)
+    loss_chunk: int | None = None
+    adapters: "Additions | None" = None
 
     def __init__(self, config: ModelConfig):
         """Raises ConfigError for settings that do not fit each other."""
@@ -185,6 +198,8 @@ class LM(nn.Module):
             context = context._replace(positions_BT=positions_in_documents(context.documents_BT))
         if context.documents_BT is not None:
             context = context._replace(boundaries=Boundaries(context.documents_BT))
+        if state is not None:
+            context = context._replace(shared={})
         calls = self._calls(state)
         x_BTD, ngrams_BTD = self._embedded(context, state)
         values = [None] * len(self.blocks) if self.values is None else self.values(context.tokens_BT, x_BTD)
@@ -232,6 +247,12 @@ class LM(nn.Module):
         cap = self.config.logit_softcap
         return logits_BTV if cap is None else cap * torch.tanh(logits_BTV / cap)
 
+    def head_product(self, hidden_BTD: Tensor) -> tuple[Tensor, Tensor]:
+        """What the losses multiply: the stream as (N, D) and the head's weight (V, D), both wider with adapters."""
+        if self.adapters is None:
+            return hidden_BTD.flatten(0, 1), self.head.weight
+        return self.adapters.head(hidden_BTD)
+
     def _table_positions(self, tokens_BT: Tensor, positions_BT: Tensor | None, state: LMState | None) -> Tensor:
         """Rows of the position table: (T,) or (B, T)."""
         rows, length = self.config.learned_positions or 0, tokens_BT.shape[1]
@@ -239,10 +260,12 @@ class LM(nn.Module):
         if positions_BT is None and state is not None:  # only padding lies past the table: LMState.advance bounds it
             return (state.lengths_B[:, None] + index_T).clamp(max=rows - 1)
         if positions_BT is None:
-            positions_BT = index_T
-        # a short row passes the table only by a caller's positions; asking a GPU would wait, and cut a graph in two
-        cheap = positions_BT.device.type == "cpu" and positions_BT.numel() > 0 and not torch.compiler.is_compiling()
-        if (length > rows or cheap) and (longest := int(positions_BT.max()) + 1) > rows:
+            positions_BT, longest = index_T, length
+        else:
+            # a short row passes the table only by a caller's positions; asking a GPU would wait, and cut a graph in two
+            cheap = positions_BT.device.type == "cpu" and positions_BT.numel() > 0 and not torch.compiler.is_compiling()
+            longest = int(positions_BT.max()) + 1 if length > rows or cheap else 0
+        if longest > rows:
             raise ConfigError(f"A row of {longest} tokens is longer than the {rows} learned positions; cut it shorter.")
         return positions_BT
 

@@ -64,7 +64,7 @@ def pretrain(
         if stored is None:
             parts = dataclasses.replace(parts, config=with_steps(parts, budget, say))
             run.create(configs.to_json(parts.config))
-        ranks.first(lambda: _keep_tokenizer(parts.tokenizer, run))
+        ranks.first(lambda: keep_tokenizer(parts.tokenizer, run))
         if not run.exists():
             raise ConfigError(f"Rank {ranks.rank} does not see {run.path}; choose a folder that all nodes share.")
         _announce(parts, run, say)
@@ -179,13 +179,13 @@ def _train(parts: Parts, run: Run, names: Sequence[str], prompts: Sequence[str],
         "skipped_steps": progress.skipped,
         "params": parts.model.num_params(),
         "state_bytes": parts.model.state_bytes(config.train.context_len),
-        "peak_memory_bytes": _peak_memory(parts.precision.device),
+        "peak_memory_bytes": peak_memory(parts.precision.device),
         "precision": parts.precision.name,
         "device": str(parts.precision.device),
     }
 
 
-def _peak_memory(device: torch.device) -> int:
+def peak_memory(device: torch.device) -> int:
     """Peak of the accelerator's memory, or of this process on a CPU; 0 where the platform does not say."""
     return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else peak_memory_bytes() or 0
 
@@ -224,7 +224,7 @@ def first_difference(old: Any, new: Any, where: str = "") -> tuple[str, Any, Any
     return None if old == new else (where, old, new)
 
 
-def _keep_tokenizer(tokenizer: Tokenizer, run: Run) -> None:
+def keep_tokenizer(tokenizer: Tokenizer, run: Run) -> None:
     """Writes the run's tokenizer unless it is there: a kill may have come before it, and a file can be damaged."""
     with contextlib.suppress(TokenizerError):
         if Tokenizer.load(run.tokenizer_path).fingerprint() == tokenizer.fingerprint():

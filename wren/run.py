@@ -19,7 +19,7 @@ from wren import __version__
 from wren.errors import ConfigError
 from wren.files import disk_errors, read_json, write_json, write_text
 
-_OURS = {"env.json", "log.txt", "data"}  # what may lie in the folder before config.json makes it a run
+_OURS = {"env.json", "log.txt", "data", "base"}  # what may lie in the folder before config.json makes it a run
 
 
 class Run:

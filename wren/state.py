@@ -9,6 +9,7 @@ from typing import Self
 from torch import Tensor
 
 from wren.block import NearState
+from wren.cache import SlotState
 from wren.errors import ConfigError
 from wren.mixer import State, advance
 from wren.tables import RecentState
@@ -50,6 +51,18 @@ class LMState:
 
     def detach(self) -> Self:
         return self._map(lambda state: state.detach(), self.lengths_B)
+
+    def know_longest(self, length: int) -> None:
+        """Told by one who counts the rows on the host: none is longer. Rows that were padded or left are forgotten."""
+        self.longest = length
+        for state in self.layers:
+            if isinstance(state, SlotState):
+                state.longest = length
+
+    def size(self) -> int:
+        """Bytes of all its tensors."""
+        tensors = [self.lengths_B, *(x for state in self.states() for x in state.tensors().values())]
+        return sum(x.numel() * x.element_size() for x in tensors)
 
     def states(self) -> list[State]:
         """All that it is made of."""

@@ -39,7 +39,7 @@ class TrainConfig:
     grad_clip: the largest gradient norm, 0 = any. eval_every, sample_every, save_every: in steps, 0 = only at the end.
     keep: checkpoints kept. max_bad_steps: steps in a row without a finite loss or gradient before training stops.
     activation_checkpointing: what a backward pass computes again instead of keeping it: the MLPs (selective) or the
-    blocks (full).
+    blocks (full). loss_chunk: tokens whose logits exist at once, None = what suits the device.
     """
 
     steps: int
@@ -56,9 +56,10 @@ class TrainConfig:
     compile: bool = False
     max_bad_steps: int = 5
     activation_checkpointing: Checkpointing = "none"
+    loss_chunk: int | None = None
 
     def __post_init__(self) -> None:
-        least = {"steps": 1, "batch_size": 1, "context_len": 1, "micro_batch_size": 1, "grad_clip": 0}
+        least = {"steps": 1, "batch_size": 1, "context_len": 1, "micro_batch_size": 1, "grad_clip": 0, "loss_chunk": 1}
         least |= {"eval_every": 0, "eval_tokens": 1, "sample_every": 0, "save_every": 0, "keep": 1, "max_bad_steps": 1}
         for name, bound in least.items():
             value = getattr(self, name)
@@ -76,6 +77,7 @@ def _new_step(
 ) -> Step:
     config.check(state.optimizer.config, precision, state.ranks.size)
     checkpoint_activations(state.model, config.activation_checkpointing)
+    state.model.loss_chunk = config.loss_chunk
     state.optimizer.sparse_gradients(state.ranks.size == 1 and not config.compile)
     return Step(state, compiled(loss) if config.compile else loss, precision, config.grad_clip, say)
 

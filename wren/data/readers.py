@@ -60,7 +60,7 @@ def read_blocks(path: Path, compression: str | None, size: int = BLOCK) -> Itera
     except PermissionError as error:
         raise DataError(f"{path} may not be read; change its permissions.") from error
     except OSError as error:
-        raise DataError(f"{path} is damaged or cut short ({_brief(error)}); copy or download it again.") from error
+        raise DataError(f"{path} is damaged or cut short ({brief(error)}); copy or download it again.") from error
 
 
 def read_text(path: Path, compression: str | None = None, strict: bool = False) -> Iterator[str]:
@@ -98,7 +98,7 @@ def read_parquet(
     """The strings of `column`, read `batch_size` rows at a time; a null is an empty document."""
     row = 0
     try:
-        with _seekable(path, compression) as file, pq.ParquetFile(file, buffer_size=BLOCK) as table:
+        with seekable(path, compression) as file, pq.ParquetFile(file, buffer_size=BLOCK) as table:
             _check_column(path, table.schema_arrow, column)
             for batch in table.iter_batches(batch_size=batch_size, columns=[column], use_threads=False):
                 yield from _strings(batch.column(0), path, row, strict)
@@ -108,12 +108,12 @@ def read_parquet(
     except (pa.ArrowException, OSError) as error:
         place = f" after row {row:,}" if row else ""
         raise DataError(
-            f"{path} is damaged or not parquet{place} ({_brief(error)}); copy or download it again."
+            f"{path} is damaged or not parquet{place} ({brief(error)}); copy or download it again."
         ) from error
 
 
 @contextlib.contextmanager
-def _seekable(path: Path, compression: str | None) -> Iterator[IO[bytes]]:
+def seekable(path: Path, compression: str | None) -> Iterator[IO[bytes]]:
     """`path` opened for reading at any place; a compressed file is first unpacked into a temporary one."""
     if compression is None:
         with open(path, "rb") as file:
@@ -192,7 +192,7 @@ def _json_text(line: str, text_key: str, where: str) -> str:
     try:
         value: Any = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where} is not valid JSON ({_brief(error)}); mend or remove that line.") from error
+        raise DataError(f"{where} is not valid JSON ({brief(error)}); mend or remove that line.") from error
     if not isinstance(value, dict):
         raise DataError(f"{where} holds a {type(value).__name__}, not an object with a text key; mend that line.")
     if text_key not in value:
@@ -234,5 +234,6 @@ def _strings(column: pa.Array, path: Path, first_row: int, strict: bool) -> Iter
         yield text or ""
 
 
-def _brief(error: BaseException) -> str:
+def brief(error: BaseException) -> str:
+    """The first line of an error's text, to stand inside a sentence."""
     return str(error).split("\n", 1)[0].rstrip(". ") or type(error).__name__

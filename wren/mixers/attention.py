@@ -14,10 +14,18 @@ from torch import Tensor, nn
 
 from wren.cache import SlotState, positions, slot_places
 from wren.errors import ConfigError
-from wren.mixer import Context, Mixer, check_tail, own_state, with_values, without_padding
-from wren.ops.attention import Gate, cached_attention, causal_attention, check_heads, gate_width, gated
+from wren.mixer import Context, Mixer, check_tail, once, own_state, with_values, without_padding
+from wren.ops.attention import (
+    Gate,
+    cached_attention,
+    causal_attention,
+    check_heads,
+    gate_width,
+    gated,
+    one_query_attention,
+)
 from wren.ops.norm import rms_norm
-from wren.ops.rope import rotate, rotation
+from wren.ops.rope import Llama3Scaling, Rotation, rotate, rotation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +34,8 @@ class Config:
 
     dropout acts on the attention weights in training. gate: sigmoid, on the output, one number a head or one a channel.
     values: "own", a projection; "keys", the (normalised) keys themselves, which then carry no positions: a state holds
-    one tensor instead of two. Learned positions belong to the model, not here.
+    one tensor instead of two. Learned positions belong to the model, not here. rope_scaling: for rows longer than
+    those first trained on. out_bias: of the last layer alone, None = as bias (without: Qwen2, 2407.10671).
     """
 
     num_heads: int
@@ -34,9 +43,11 @@ class Config:
     head_dim: int | None = None
     positions: Literal["rope", "none"] = "rope"
     rope_base: float = 10000.0
+    rope_scaling: Llama3Scaling | None = None
     qk_norm: bool = False
     window: int | None = None
     bias: bool = False
+    out_bias: bool | None = None
     dropout: float = 0.0
     gate: Gate = "none"
     values: Literal["own", "keys"] = "own"
@@ -59,7 +70,7 @@ EXAMPLES = (
     Config(num_heads=2, bias=True),
     Config(num_heads=4, num_kv_heads=2, head_dim=6, qk_norm=True, gate="channel"),
     Config(num_heads=2, num_kv_heads=1, positions="none", window=5, gate="head"),
-    Config(num_heads=2, window=40),
+    Config(num_heads=2, window=40, bias=True, out_bias=False, rope_scaling=Llama3Scaling(original_context_len=16)),
     Config(num_heads=4, num_kv_heads=2, positions="none", qk_norm=True, values="keys"),
 )
 
@@ -103,7 +114,8 @@ class Attention(Mixer):
         self.k_norm = nn.Parameter(torch.ones(self.head_dim)) if config.qk_norm else None
         gates = config.num_heads * gate_width(config.gate, self.head_dim)
         self.gate = nn.Linear(dim, gates, bias=config.bias) if gates else None
-        self.out = nn.Linear(config.num_heads * self.head_dim, dim, bias=config.bias)
+        out_bias = config.bias if config.out_bias is None else config.out_bias
+        self.out = nn.Linear(config.num_heads * self.head_dim, dim, bias=out_bias)
 
     def forward(self, x_BTD: Tensor, context: Context) -> Tensor:
         state = own_state(context, KeyState if self.shared else AttentionState, len(x_BTD))
@@ -115,17 +127,27 @@ class Attention(Mixer):
         if self.q_norm is not None and self.k_norm is not None:
             q_BTHK, k_BTJK = rms_norm(q_BTHK, self.q_norm, 1e-6), rms_norm(k_BTJK, self.k_norm, 1e-6)
         if self.config.positions == "rope":
-            by = rotation(positions(x_BTD, context), self.head_dim, self.config.rope_base, q_BTHK.dtype)
+            by = self._rotation(x_BTD, context, q_BTHK.dtype)
             q_BTHK, k_BTJK = rotate(q_BTHK, by), rotate(k_BTJK, by)
         v_BTJK = k_BTJK if v_BTJK is None else v_BTJK
         if state is None:
             o_BTHK = self._whole_rows(q_BTHK, k_BTJK, v_BTJK, context.documents_BT)
         else:
             check_tail("keys", state.keys_BSJK[:, 0], (self.num_kv_heads, self.head_dim))
-            o_BTHK = self._with_state(q_BTHK, k_BTJK, v_BTJK, context.valid_B, state)
+            o_BTHK = self._with_state(q_BTHK, k_BTJK, v_BTJK, context, state)
         if self.gate is not None:
             o_BTHK = gated(o_BTHK, self.gate(x_BTD))
         return self.out(o_BTHK.flatten(2))
+
+    def _rotation(self, x_BTD: Tensor, context: Context, dtype: torch.dtype) -> Rotation:
+        """Worked out once for all layers of a call of the model."""
+        config = self.config
+        name = ("rotation", self.head_dim, config.rope_base, config.rope_scaling, dtype, x_BTD.shape[1])
+
+        def make() -> Rotation:
+            return rotation(positions(x_BTD, context), self.head_dim, config.rope_base, dtype, config.rope_scaling)
+
+        return once(context.shared, name, make)
 
     def _whole_rows(self, q_BTHK: Tensor, k_BTJK: Tensor, v_BTJK: Tensor, documents_BT: Tensor | None) -> Tensor:
         dropout = self.config.dropout if self.training else 0.0
@@ -133,10 +155,12 @@ class Attention(Mixer):
         return causal_attention(q_BTHK, k_BTJK, v_BTJK, documents_BT=documents_BT, window=window, dropout=dropout)
 
     def _with_state(
-        self, q_BTHK: Tensor, k_BTJK: Tensor, v_BTJK: Tensor, valid_B: Tensor | None, state: AttentionState | KeyState
+        self, q_BTHK: Tensor, k_BTJK: Tensor, v_BTJK: Tensor, context: Context, state: AttentionState | KeyState
     ) -> Tensor:
-        T, longest_before = q_BTHK.shape[1], state.longest
+        T, longest_before, valid_B = q_BTHK.shape[1], state.longest, context.valid_B
         state.admit(T, valid_B)
+        if T == 1 and valid_B is None:
+            return self._one_token(q_BTHK, self._kept(k_BTJK, v_BTJK), context, state)
         if longest_before == 0:  # the padding stands right of every valid token, where causality hides it
             state.append(valid_B, **self._kept(k_BTJK, v_BTJK))
             return self._whole_rows(q_BTHK, k_BTJK, v_BTJK, None)
@@ -148,6 +172,14 @@ class Attention(Mixer):
             valid = None if valid_B is None else (valid_B - start).clamp(min=0, max=q_BTHK[:, piece].shape[1])
             outputs.append(self._over_ring(q_BTHK[:, piece], k_BTJK[:, piece], v_BTJK[:, piece], valid, state))
         return torch.cat(outputs, dim=1)
+
+    def _one_token(
+        self, q_B1HK: Tensor, kept: dict[str, Tensor], context: Context, state: AttentionState | KeyState
+    ) -> Tensor:
+        """_over_slots for the next token of every row, its places and mask shared by all layers."""
+        slot = state.append_one(context.shared, self.config.window, **kept)
+        k_BSJK, v_BSJK = (x[:, : slot.used].to(q_B1HK.dtype) for x in (state.keys_BSJK, state.values_BSJK))
+        return one_query_attention(q_B1HK, k_BSJK, v_BSJK, slot.seen_BS)
 
     def _kept(self, k_BTJK: Tensor, v_BTJK: Tensor) -> dict[str, Tensor]:
         return {"keys_BSJK": k_BTJK} if self.shared else {"keys_BSJK": k_BTJK, "values_BSJK": v_BTJK}

@@ -133,7 +133,8 @@ class LatentAttention(Mixer):
             return self._whole_rows(q_BTHK, latents_BTC, None)
         query_BT, key_BS = state.append_and_place(valid_B, latents_BSC=latents_BTC)
         latents_BSC = state.latents_BSC[:, : key_BS.shape[1]].to(q_BTHK.dtype)
-        if self._absorbing_pays(q_BTHK.shape[1], key_BS.shape[1]):
+        whole = not (self.k._forward_hooks or self.v._forward_hooks)  # else the weights are not all of these layers
+        if whole and self._absorbing_pays(q_BTHK.shape[1], key_BS.shape[1]):
             return self._absorbed(q_BTHK, latents_BSC, query_BT, key_BS)
         q, k, v = self._expanded(q_BTHK, latents_BSC)
         return cached_attention(q, k, v, query_BT, key_BS)[..., : self.value_dim]

@@ -55,7 +55,8 @@ class Expert(nn.Module):
         self.up = nn.Linear(dim, hidden, bias=False)
         self.out = nn.Linear(hidden, dim, bias=False)
 
-    def forward(self, x_ND: Tensor) -> Tensor:
+    def forward(self, x_ND: Tensor, places_N: Tensor | None = None) -> Tensor:
+        """places_N: which of the batch's tokens these are, None = all; for what differs by row (adapters/rows.py)."""
         return self.out(F.silu(self.gate(x_ND)) * self.up(x_ND))
 
 
@@ -82,9 +83,10 @@ class MixtureOfExperts(SparseMlp):
         if self.training:
             self.counts_E += counts_E
         order = chosen_NK.flatten().argsort(stable=True)  # of the N K visits, by expert
-        visits = x_ND[order // self.config.active].split(counts_E.tolist())
+        places, counts = order // self.config.active, counts_E.tolist()
+        visits = zip(self.experts, x_ND[places].split(counts), places.split(counts), strict=True)
         # an expert without tokens runs too: its gradient is zero, not missing
-        outputs = torch.cat([expert(visit) for expert, visit in zip(self.experts, visits, strict=True)])
+        outputs = torch.cat([expert(visit, where) for expert, visit, where in visits])
         y_NKD = outputs[order.argsort()].unflatten(0, chosen_NK.shape)
         y_ND = (gates_NK[:, :, None].to(y_NKD.dtype) * y_NKD).sum(1)
         if self.shared is not None:

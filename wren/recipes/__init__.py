@@ -25,7 +25,8 @@ class RunConfig:
 
     data, data_hash: the folder of shards and what identifies their content. time_budget: the seconds that were turned
     into train.steps by measuring, None = the steps were given. horizon: the tokens that the recipe chose batch and
-    learning rate for, None = they do not follow from it.
+    learning rate for, None = they do not follow from it. planned: the settings, KEY=VALUE, that a plan chose to fit a
+    machine; resuming takes them from here.
     """
 
     recipe: str
@@ -38,6 +39,7 @@ class RunConfig:
     data_hash: str = ""
     time_budget: float | None = None
     horizon: int | None = None
+    planned: tuple[str, ...] = ()
 
 
 def names() -> list[str]:

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from wren.ops.place import kind
+
 LONGEST = 512  # without a window; beyond it the scores leave the caches
 WIDEST = 256
 _SMALLEST, _LARGEST = 64, 256
@@ -22,7 +24,7 @@ _SMALLEST, _LARGEST = 64, 256
 
 def serves(q_BTHK: Tensor, window: int | None, dropout: float) -> bool:
     """Whether this form is the faster one here."""
-    if q_BTHK.device.type != "cpu" or q_BTHK.dtype != torch.bfloat16 or dropout:
+    if kind(q_BTHK) != "cpu" or q_BTHK.dtype != torch.bfloat16 or dropout:
         return False
     return q_BTHK.shape[1] <= LONGEST or (window is not None and window <= WIDEST)
 

@@ -46,6 +46,15 @@ def cached_attention(
     return _attend(q_BTHK, k_BSJK, v_BSJK, seen_BTS[:, None], 0.0)
 
 
+def one_query_attention(q_B1HK: Tensor, k_BSJK: Tensor, v_BSJK: Tensor, seen_BS: Tensor | None) -> Tensor:
+    """Outputs (B, 1, H, K) of one query a row over cached keys; seen_BS: those it sees, at least one, None = all."""
+    if seen_BS is not None:
+        return _attend(q_B1HK, k_BSJK, v_BSJK, seen_BS[:, None, None], 0.0)
+    q, k, v = (x.transpose(1, 2) for x in (q_B1HK, k_BSJK, v_BSJK))
+    grouped = q_B1HK.shape[2] != k_BSJK.shape[2]
+    return F.scaled_dot_product_attention(q, k, v, enable_gqa=grouped).transpose(1, 2)
+
+
 def _attend(q_BTHK: Tensor, k_BSJK: Tensor, v_BSJK: Tensor, seen: Tensor | None, dropout: float) -> Tensor:
     """Attention where the mask `seen` (broadcast to B, H, T, S) is True; no mask = causal."""
     o_BHTK = F.scaled_dot_product_attention(

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from wren.ops.place import kind
+
 # numbers (tokens x channels) worked on at a time: with all levels they stay in a core's cache of 2 MiB
 _CACHED = 2**16
 
@@ -96,7 +98,7 @@ def _tables(chunk_len: int, like: Tensor) -> _Tables:
 def _groups(q: Tensor) -> list[slice]:
     """Chunks to work on at a time: on a CPU as many as its cache holds, elsewhere all."""
     X, C, K = q.shape
-    size = max(1, _CACHED // (C * K)) if q.device.type == "cpu" else X
+    size = max(1, _CACHED // (C * K)) if kind(q) == "cpu" else X
     return [slice(i, i + size) for i in range(0, X, size)]
 
 

@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wren.ops.place import kind
+
 # numbers (tokens x channels) worked on at a time: the fastest of 2^15 .. 2^20 on a core with 2 MiB of cache
 _CACHED = 2**18
 
@@ -56,7 +58,7 @@ class DecayedPairs(torch.autograd.Function):
 def _groups(log_decay: Tensor) -> list[slice]:
     """Chunks to work on at a time: on a CPU as many as its cache holds, elsewhere all."""
     X, C, K = log_decay.shape
-    size = max(1, _CACHED // (C * K)) if log_decay.device.type == "cpu" else X
+    size = max(1, _CACHED // (C * K)) if kind(log_decay) == "cpu" else X
     return [slice(i, i + size) for i in range(0, X, size)]
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from wren.ops.linear_cross_entropy.naive import IGNORE
+from wren.ops.place import kind
 from wren.ops.widen import wide_dtype
 
 _LOGITS = {"cpu": 1 << 20, "cuda": 1 << 26}  # of a chunk: a CPU's cache, and enough to keep a GPU busy
@@ -32,7 +33,7 @@ def chunked_linear_cross_entropy(
 
     Matrix products follow autocast. Gradients flow to hidden_ND and weight_VD, once.
     """
-    chunk = chunk or chunk_size(hidden_ND.device.type, len(weight_VD))
+    chunk = chunk or chunk_size(kind(hidden_ND), len(weight_VD))
     return _Chunked.apply(hidden_ND, weight_VD, targets_N, weights_N, cap, chunk)  # type: ignore[return-value]
 
 
@@ -46,7 +47,7 @@ def chunked_token_losses(
 ) -> Tensor:
     """As naive_token_losses, float32 at least. Each token may get a gradient of its own, known only in the backward
     pass, which therefore computes the logits a second time."""
-    chunk = chunk or chunk_size(hidden_ND.device.type, len(weight_VD))
+    chunk = chunk or chunk_size(kind(hidden_ND), len(weight_VD))
     return _TokenLosses.apply(hidden_ND, weight_VD, targets_N, cap, chunk)  # type: ignore[return-value]
 
 

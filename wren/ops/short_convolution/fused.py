@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wren.ops.place import kind
 from wren.ops.short_convolution.naive import naive_short_convolution, with_tail
 from wren.ops.widen import wide_dtype
 
@@ -22,7 +23,7 @@ def short_convolution(
     """As naive_short_convolution, in the dtype of x; a tail and packed documents do not go together."""
     weight_CW = weight_CW.to(x_BTC.dtype)
     W = weight_CW.shape[1]
-    if x_BTC.shape[1] < W or x_BTC.device.type != "cpu":  # the shifted sum suits a GPU, and single steps
+    if x_BTC.shape[1] < W or kind(x_BTC) != "cpu":  # the shifted sum suits a GPU, and single steps
         return naive_short_convolution(x_BTC, weight_CW, tail_BUC=tail_BUC, documents_BT=documents_BT)
     if W == 2 and tail_BUC is None:
         return _TwoTaps.apply(x_BTC, weight_CW, documents_BT)  # type: ignore[return-value]
