@@ -12,7 +12,6 @@ from wren.generate import Engine, Sampling
 from wren.generate.weights import GROUP, Linear4, Linear8, PackedLinear, Part, PlainLinear, parts_of, prepared
 from wren.model import LM
 
-
 PACKS = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 needs_packing = pytest.mark.skipif(not PACKS, reason="oneDNN does not pack bfloat16 on this CPU")
 

@@ -34,8 +34,9 @@ def _old(fp16: float, fp32: float) -> dict[str, float]:
     return {"fp16": fp16 * 1e12, "fp32": fp32 * 1e12}
 
 
-# The most particular pattern first; sources: NVIDIA's data sheets and white papers of each (bench/measures/peaks.py
-# names them).
+# The most particular pattern first. FLOP/s from NVIDIA's data sheets, where they are given with sparsity half of that;
+# with float32 accumulation from the white papers' appendices: RTX 4090 Ada GPU Architecture, RTX 3090 Ampere GA102. T4
+# 65 mixed precision; P100 has no tensor cores. RTX 4060 and 3060: cores x 2 x boost clock, twice that in 16 bits.
 GPUS: tuple[Gpu, ...] = (
     Gpu("H200", r"H200", int(139.8 * _GIB), (9, 0), _tensor(989.5, 67), 700, 40e9),
     Gpu("H100 NVL", r"H100 NVL", int(93.1 * _GIB), (9, 0), _tensor(835.5, 60), 400, 40e9),
