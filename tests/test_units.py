@@ -42,6 +42,7 @@ def test_what_is_no_time_is_refused(text: str):
 
 
 def test_what_people_read():
+    assert [units.counted(n, "row") for n in (0, 1, 2048)] == ["0 rows", "1 row", "2,048 rows"]
     assert units.short(1_234_567) == "1.23M"
     assert units.size(1536) == "1.54 kB"
     assert units.duration(3725) == "1h02m"

@@ -34,6 +34,11 @@ def seconds(text: str) -> float:
     return total
 
 
+def counted(number: int, one: str) -> str:
+    """ "1 row", "2,048 rows"."""
+    return f"{number:,} {one}" if number == 1 else f"{number:,} {one}s"
+
+
 def short(number: float) -> str:
     """1234567 -> '1.23M'."""
     for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):

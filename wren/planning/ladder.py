@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from wren import units
 from wren.memory.trace import Tracer
 from wren.planning.machine import Machine
 from wren.planning.needs import Needs, changed, fits, least, needs
@@ -129,7 +130,7 @@ class Ladder:
         lower = least(self.tracer, fitted, self.machine)
         if lower > self.machine.room and not anyway:
             return Fit(fitted, settings, tuple(steps), Needs({}, lower, None, 0, "", self.machine.allowance), False)
-        self.say(f"Tracing a step of {rows} rows{_listed(steps)} ...")
+        self.say(f"Tracing a step of {units.counted(rows, 'row')}{_listed(steps)} ...")
         found = needs(self.tracer, fitted, self.machine)
         return Fit(fitted, settings, tuple(steps), found, fits(found, self.machine))
 

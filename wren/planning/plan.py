@@ -98,8 +98,9 @@ def settings_rows(fit: Fit) -> list[tuple[str, str]]:
         chosen = key in fit.settings and key in costs
         return name, f"{value}{f'   {costs[key]}' if chosen else ''}"
 
+    batch = f"of a batch of {train.batch_size:,}"
     return [
-        ("micro-batch", f"{rows:,} rows of {train.context_len:,} tokens, of a batch of {train.batch_size:,}"),
+        ("micro-batch", f"{units.counted(rows, 'row')} of {train.context_len:,} tokens, {batch}"),
         row("activation checkpointing", "train.activation_checkpointing", train.activation_checkpointing),
         row("loss chunk", "train.loss_chunk", train.loss_chunk or "as suits the device"),
         row("moments", "optimizer.state_dtype", optimizer.state_dtype),
