@@ -25,8 +25,8 @@ from wren.train import TrainConfig
 # Rates were measured at widths of 64 and 128 and vocabularies of 65 and 2,048 (docs/LOG.md, "Screening the parts"); how
 # they and the batch go on to other sizes is assumed.
 TOKENS_PER_PARAM = 20
-BATCH_TOKENS, BATCH_EXPONENT = 2048, 0.5  # for a million tokens; the power of the tokens trained on
-BATCH_LEAST = 1024  # below it a step costs as much
+BATCH_TOKENS, BATCH_EXPONENT = 4096, 0.5  # for a million tokens; the power of the tokens trained on
+BATCH_LEAST = 2048  # below it a step costs nearly as much
 LR, LR_WIDTH, LR_EXPONENT = 5e-3, 128, 0.5  # of the matrices at that width; falls as the width to that power
 VOCAB_OF_ONE, MOST_RATIO = 128, 4.0  # tables and head learn as fast there; sqrt(2) times at twice the entries, at most
 NGRAM_LR = 3.0  # times that of tables and head: rows move only when they are read
