@@ -10,6 +10,7 @@ I inputs, O outputs, G groups, M rows of a product.
 """
 
 import copy
+import functools
 from abc import abstractmethod
 from typing import Any, Literal
 
@@ -66,7 +67,8 @@ def read_together(model: LM, layers: dict[str, nn.Linear], precision: Precision)
     """
     seen: list[tuple[Tensor, list[str]]] = []
 
-    def look(name: str, x: Tensor) -> None:
+    def look(name: str, module: nn.Module, inputs: Any) -> None:
+        (x,) = inputs
         group = next((names for tensor, names in seen if tensor is x), None)
         if group is None:
             seen.append((x, [name]))
@@ -74,7 +76,7 @@ def read_together(model: LM, layers: dict[str, nn.Linear], precision: Precision)
             group.append(name)
 
     hooks = [
-        layer.register_forward_pre_hook(lambda module, inputs, name=name: look(name, inputs[0]))
+        layer.register_forward_pre_hook(functools.partial(look, name))
         for name, layer in layers.items()
         if layer.bias is None
     ]
