@@ -9,7 +9,8 @@ from torch import nn
 from wren import recipes
 from wren.errors import ConfigError
 from wren.generate import Engine, Sampling
-from wren.generate.weights import GROUP, Linear4, Linear8, PackedLinear, Part, PlainLinear, parts_of, prepared
+from wren.generate.layers import GROUP, Linear4, Linear8, PackedLinear, Part, PlainLinear, parts_of
+from wren.generate.weights import prepared
 from wren.model import LM
 
 PACKS = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
@@ -66,7 +67,7 @@ def test_products_are_those_of_the_whole_weight(kind: type, bias: bool, rows: in
 @pytest.mark.parametrize("kind", [Linear8, Linear4])
 def test_the_plain_form_serves_where_there_is_no_kernel(kind: type, monkeypatch: pytest.MonkeyPatch):
     by_kernel = kind(layer())
-    monkeypatch.setattr("wren.generate.weights._operator", lambda name: False)
+    monkeypatch.setattr("wren.generate.layers._operator", lambda name: False)
     plain = kind(layer())
     assert torch.equal(plain.weight, by_kernel.weight)
     x = torch.randn(2, 96)

@@ -41,7 +41,7 @@ from wren.model import LM
 from wren.precision import Precision
 from wren.state import LMState
 
-IDLE = 8  # times the chunk is read at once while no row decodes
+IDLE = 32  # times the chunk is read at once while no row decodes
 
 
 class Engine:
