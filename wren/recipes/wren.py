@@ -2,7 +2,8 @@
 
 Counted from the last layer down, which is global: attention without positions over the whole context, few key-value
 heads and a gate; below it `state`, a recurrent layer or a local one; then two local ones of a window. A model of four
-layers is local, local, state, global. A first draft: docs/LOG.md has what is measured of it so far.
+layers is local, local, state, global; from eight on, every second global layer keeps no values beside its keys.
+docs/architecture.md says what each part buys.
 """
 
 import math
@@ -31,6 +32,7 @@ LR, LR_WIDTH, LR_EXPONENT = 5e-3, 128, 0.5  # of the matrices at that width; fal
 VOCAB_OF_ONE, MOST_RATIO = 128, 4.0  # tables and head learn as fast there; sqrt(2) times at twice the entries, at most
 NGRAM_LR = 3.0  # times that of tables and head: rows move only when they are read
 MOST_BIGRAMS = 65_536
+PATTERN, DEEP_PATTERN = "LLDG", "LLDSLLDG"  # the second from twice four layers on
 
 
 def recipe(
@@ -40,7 +42,7 @@ def recipe(
     dim: int | None = None,
     head_dim: int | None = None,
     kv_share: int = 4,
-    pattern: str = "LLDG",
+    pattern: str | None = None,
     window: int = 128,
     bigrams: int | None = None,
     trigrams: int = 0,
@@ -58,9 +60,10 @@ def recipe(
     query heads of a global layer to one key-value head, at most. bigrams: rows of the table, None = one for every pair
     of tokens, but 65,536 at most.
 
-    pattern: the mixers of the last layers, one letter each, repeated downwards. G global attention, S the same with
-    keys for values, R global attention with rotary positions and all heads, L local attention, D gated delta net,
-    P delta product of two steps, K Kimi delta attention, C short convolution.
+    pattern: the mixers of the last layers, one letter each, repeated downwards; None = LLDG, from eight layers on
+    LLDSLLDG, which caches a quarter less. G global attention, S the same with keys for values, R global attention with
+    rotary positions and all heads, L local attention, D gated delta net of half the heads, P delta product of two
+    steps, K Kimi delta attention, C short convolution.
     """
     _check(
         depth=depth,
@@ -76,6 +79,7 @@ def recipe(
     head = head_dim or shapes.head_dim(width)
     if width % head:
         raise ConfigError(f"dim is {width}, which heads of {head} do not divide; choose another dim or head_dim.")
+    pattern = pattern if pattern is not None else PATTERN if depth < 2 * len(PATTERN) else DEEP_PATTERN
     horizon = tokens or TOKENS_PER_PARAM * shapes.size(depth, width, vocab_size)
     rows = batch_size or _rows(horizon, steps, context_len)
     pairs = min(vocab_size**2, MOST_BIGRAMS) if bigrams is None else bigrams
@@ -137,7 +141,7 @@ def _mixers(depth: int, pattern: str, heads: int, head_dim: int, kv_share: int, 
         "S": replace(everywhere, values="keys"),
         "R": attention.Config(num_heads=heads, head_dim=head_dim, qk_norm=True),
         "L": attention.Config(num_heads=heads, head_dim=head_dim, qk_norm=True, window=window),
-        "D": gated_delta_net.Config(num_heads=heads, negative_eigenvalues=True),
+        "D": gated_delta_net.Config(num_heads=max(1, heads // 2), head_dim=head_dim, negative_eigenvalues=True),
         "P": delta_product.Config(num_heads=heads, negative_eigenvalues=True),
         "K": kda.Config(num_heads=heads, negative_eigenvalues=True),
         "C": short_conv.Config(),
