@@ -20,6 +20,7 @@ from rich.table import Table
 
 from measures.training import Say, build, now
 from wren import units
+from wren.generate import prepared
 from wren.mixers import attention
 from wren.model import LM
 from wren.precision import Precision
@@ -61,6 +62,7 @@ def measure(
     torch.manual_seed(0)
     models = {name: config.model.build().to(precision.device).eval() for name, config in configs.items()}
     state = state_rows(models, lengths, precision.device)
+    models = {name: prepared(model, precision) for name, model in models.items()}  # as the engine decodes
     rows = []
     for context in contexts:
         rows += decode_rows(models, context, decoded, repeats, precision, say, begin)
@@ -134,11 +136,11 @@ def _row(name: str, context: int, decoded: int, times: dict[str, list[tuple[floa
     }
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def decode(model: LM, prompt_1T: torch.Tensor, count: int, precision: Precision) -> tuple[float, float]:
     """Seconds of reading the prompt, and of `count` more tokens.
 
-    One autocast context holds it all, in which weights are converted once; keys and values are kept in its format.
+    One autocast context holds it all; keys and values are kept in its format.
     """
     device = precision.device
     with precision.context():
