@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from data_helpers import BYTES, WIDE, ListSource, contents, read_back, words, write_jsonl
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from wren.data.prepare import prepare
@@ -25,6 +25,8 @@ PARTS = st.lists(st.lists(TEXT, max_size=30), min_size=1, max_size=4)
 
 
 @settings(max_examples=25, deadline=None)
+@example([["a", "b "]], 1, 1, None)
+@example([["a", " b\n a  "]], 1, 1, 0.3)
 @given(PARTS, st.integers(1, 60), st.sampled_from([1, 3]), st.sampled_from([0, None, 0.3]))
 def test_every_token_of_every_document_is_there_once_and_in_order(tmp_path_factory, parts, size, workers, fraction):
     out = tmp_path_factory.mktemp("out")

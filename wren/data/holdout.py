@@ -150,14 +150,20 @@ def _tail(sources: Sequence[Source], lengths: Sequence[tuple[tuple[int, int, int
     _, left, place, length = [start for start in starts if start[1] >= target][-1]
     documents = sources[place[0]].parts()[place[1]].documents()
     text = next(text for number, text in enumerate(documents) if number == place[2])
-    return Holdout(name=name, cut=(*place, _boundary(text, round(length - (target - (left - length))))))
+    if len(text.strip()) > 1:
+        return Holdout(name=name, cut=(*place, _boundary(text, round(length - (target - (left - length))))))
+    if len(starts) == 1:
+        raise DataError("The source is a single character: too little to split; give more text.")
+    whole = place if place != starts[0][2] else starts[1][2]  # a document of one character is not cut
+    return Holdout(name=name, cut=(*whole, 0))
 
 
 def _boundary(text: str, wanted: int) -> int:
-    """The end of a paragraph, line or word shortly before `wanted`; 0 < result < len(text)."""
-    wanted = min(max(wanted, 1), len(text) - 1)
+    """The end of a paragraph, line or word shortly before `wanted`; on both sides of it there is more than space."""
+    first, last = len(text) - len(text.lstrip()) + 1, len(text.rstrip()) - 1
+    wanted = min(max(wanted, first), last)
     for mark in ("\n\n", "\n", " "):
         place = text.rfind(mark, wanted // 2, wanted)
         if place >= 0:
-            return min(place + len(mark), len(text) - 1)
+            return min(max(place + len(mark), first), last)
     return wanted
