@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: quickstart check test test-slow bench-efficiency clean
+.PHONY: quickstart check test test-old test-slow bench-efficiency clean
 
 quickstart: .venv/.installed
 	$(BIN)/wren quickstart
@@ -17,6 +17,10 @@ check: .venv/.installed-dev
 
 test: .venv/.installed-dev
 	$(BIN)/pytest
+
+# The same on a machine without Triton, bf16 and torch.compile, such as one with a P100.
+test-old: .venv/.installed-dev
+	$(BIN)/pytest --old-machine
 
 # Kill loops, soaks and fuzzing.
 test-slow: .venv/.installed-dev

@@ -34,7 +34,8 @@ from wren.loss import cross_entropy
 from wren.memory.activations import checkpoint_activations
 from wren.memory.allocator import reserved
 from wren.memory.count import Allocations, count_step
-from wren.memory.trace import Job, Tracer
+from wren.memory.job import Job
+from wren.memory.trace import Tracer
 from wren.mixers import attention
 from wren.mlps import swiglu
 from wren.model import ModelConfig

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from processes import python_path
 from torch.distributed import TCPStore
 
 from wren.run import Run
@@ -20,7 +21,7 @@ CHILD = Path(__file__).with_name("distributed_child.py")
 def environment(rank: int, size: int, port: int) -> dict[str, str]:
     """What torchrun sets; one thread a process, since float32 sums depend on their number."""
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
-    usual = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHILD.parent.parent), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    usual = {"OMP_NUM_THREADS": "1", "PYTHONPATH": python_path(), "TORCHELASTIC_USE_AGENT_STORE": "True"}
     return {**os.environ, **usual, **{name: str(value) for name, value in place.items()}}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from distributed_parts import CHILD, environment, farthest, free_port, losses, start, trained
+from processes import python_path
 
 from wren import stories
 from wren.cli import main
@@ -40,7 +41,7 @@ def torchrun(*command: str, size: int = 2, restarts: int = 0) -> subprocess.Comp
     """A job on this machine; what the environment holds of an outer one is left out."""
     outside = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
     inherited = {name: value for name, value in os.environ.items() if name not in outside}
-    settings = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHILD.parent.parent)}
+    settings = {"OMP_NUM_THREADS": "1", "PYTHONPATH": python_path()}
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(size)]
     place = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{free_port()}", "--max-restarts", str(restarts)]
     return subprocess.run(

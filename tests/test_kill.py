@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import train_child as child
+from processes import python_path
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
 CHILD = Path(__file__).with_name("train_child.py")
@@ -18,7 +19,7 @@ STEPS, SAVE_EVERY = 60, 3
 
 def start(path: Path) -> subprocess.Popen:
     """A life of the run in `path`, returned when its first step (or evaluation) is done."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHILD.parent.parent)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": python_path()}
     command = [sys.executable, str(CHILD), str(path), str(STEPS), str(SAVE_EVERY)]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None

@@ -29,6 +29,7 @@ prepared = lab_compare_parts.prepared
 
 
 # both are torch's own, while it traces
+@pytest.mark.compiles
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 def test_every_training_pays_for_its_own_compilation(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -52,6 +53,7 @@ def test_every_training_pays_for_its_own_compilation(prepared: Path, tmp_path: P
     assert counts[1] == 2 * counts[0] > 0
 
 
+@pytest.mark.compiles
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 def test_compilation_is_measured_as_a_training_pays_it(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -92,6 +92,7 @@ def test_a_state_is_advanced_once_and_evaluation_is_left_alone() -> None:
     assert state.lengths_B.tolist() == [6]
 
 
+@pytest.mark.compiles
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("kind", KINDS)
 def test_recomputing_goes_with_the_compiler(kind: Checkpointing) -> None:

@@ -31,7 +31,9 @@ def test_ours_and_the_peer_are_the_same_model(tmp_path: Path, capsys: pytest.Cap
 def test_every_way_is_measured_for_a_recipe_without_peer(tmp_path: Path) -> None:
     found = rows(tmp_path / "out.json", "--recipe", "wren")
     assert list(found) == list(memory.WAYS)
-    assert found["all"]["peak"] < found["plain"]["peak"]
+    # not less than plain's, whose gradients of n-gram tables hold only the rows that were read
+    assert found["all"]["peak"] < found["step in backward"]["peak"]
+    assert found["all"]["peak"] < found["8-bit states"]["peak"]
     assert found["8-bit states"]["moments"] < found["bf16 states"]["moments"] < found["plain"]["moments"]
 
 

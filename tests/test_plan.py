@@ -16,7 +16,7 @@ from wren.planning.cost import cost, flops_per_token
 from wren.planning.ladder import Ladder, rungs
 from wren.planning.largest import Wish, largest, rounded
 from wren.planning.machine import Machine
-from wren.planning.needs import needs
+from wren.planning.needs import job, least, needs
 from wren.precision import Precision
 
 VOCAB = 512
@@ -79,6 +79,29 @@ def test_what_fits_in_no_way_says_how_much_it_takes(tracer: Tracer):
     assert found.needs.total > 1e5
     assert found.config.optimizer.in_backward
     assert found.config.train.batch_size == 1
+
+
+def test_a_mixture_of_experts_is_fitted_and_costs_its_active_ones(tracer: Tracer):
+    run = config('model.mlp={"type":"mlps.moe","num_experts":8,"active":2}', "batch_size=32", "train.loss_chunk=256")
+    whole = need(tracer, run, machine(1e9))
+    found = Ladder(tracer, machine(0.6 * whole), frozenset()).fit(run)
+    assert found.fits
+    assert 0 < found.config.train.micro_batch_size < 32
+    assert found.needs.total <= 0.6 * whole
+    few, many = (config(f'model.mlp={{"type":"mlps.moe","num_experts":{e},"active":2,"hidden":64}}') for e in (4, 32))
+    assert need(tracer, many, machine(1e9)) > need(tracer, few, machine(1e9))
+    routers = 3 * 2 * 64 * (32 - 4) * 2  # a larger router in both layers, forward and backward
+    assert flops_per_token(many) - flops_per_token(few) == routers
+
+
+def test_what_must_be_there_is_less_than_what_is_needed_where_gradients_are_of_rows(tracer: Tracer):
+    target = machine(1e9, "cpu", "fp32")
+    run = config(recipe="wren")
+    bound = least(tracer, run, target)
+    assert tracer.standing(job(run, target)).sparse > 0
+    assert bound < need(tracer, run, target) < bound + tracer.standing(job(run, target)).sparse
+    compiled = config("train.compile=true", recipe="wren")
+    assert tracer.standing(job(compiled, target)).sparse == 0
 
 
 def test_what_the_user_has_set_stays(tracer: Tracer):

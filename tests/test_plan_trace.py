@@ -1,6 +1,6 @@
 """What a step is foretold to need, beside what is counted of a real one: all recipes, two sizes, all ways of saving."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -12,8 +12,10 @@ from wren.errors import ConfigError
 from wren.loss import cross_entropy
 from wren.memory.activations import Checkpointing, checkpoint_activations
 from wren.memory.count import Allocations, count_step
-from wren.memory.trace import Job, Tracer, as_on
-from wren.optim.optimizer import OptimizerConfig
+from wren.memory.job import Job
+from wren.memory.stand_in import as_on
+from wren.memory.trace import Tracer
+from wren.optim.optimizer import OptimizerConfig, ngram_tables
 from wren.precision import Precision, has_native_bf16
 from wren.recipes import RunConfig, build
 
@@ -25,7 +27,10 @@ SIZES = {
     "small": ("depth=1 dim=64", "depth=2 dim=128"),
     "wren": ("depth=2 dim=64", "depth=4 dim=96"),
     "tiny": ("depth=2 dim=32", "depth=2 dim=64"),
+    "tiny, experts": ("depth=2 dim=32", "depth=2 dim=64"),
+    "llama, experts": ("depth=1 dim=64 num_heads=2", "depth=1 dim=128 num_heads=4"),
 }
+EXPERTS = ['model.mlp={"type":"mlps.moe","num_experts":8,"active":2,"shared":32}']
 WAYS: dict[str, tuple[dict[str, Any], Checkpointing]] = {
     "plain": ({}, "none"),
     "selective": ({}, "selective"),
@@ -51,7 +56,10 @@ def tracer() -> Tracer:
 
 
 def config(recipe: str, size: str) -> RunConfig:
-    return build(recipe, vocab_size=256, settings=[*size.split(), f"context_len={CONTEXT}"])
+    recipe, _, experts = recipe.partition(", ")
+    return build(
+        recipe, vocab_size=256, settings=[*size.split(), f"context_len={CONTEXT}", *(EXPERTS if experts else ())]
+    )
 
 
 def batch(rows: int = ROWS) -> Batch:
@@ -85,6 +93,12 @@ def real_model(config: RunConfig, optimizer: OptimizerConfig, checkpointing: Che
     return model, built
 
 
+def gradient_bytes(grad: torch.Tensor) -> int:
+    if not grad.is_sparse:
+        return 4 * grad.numel()
+    return 4 * grad._values().numel() + 8 * grad._indices().numel()
+
+
 def measured(config: RunConfig, optimizer: OptimizerConfig, checkpointing: Checkpointing) -> int:
     model, built = real_model(config, optimizer, checkpointing)
     precision = Precision(device=CPU, autocast=autocast(optimizer), why="tests")
@@ -106,17 +120,21 @@ def test_a_later_micro_batch_is_foretold(tracer: Tracer, recipe: str):
     built = config(recipe, SIZES[recipe][1])
     model, optimizer = real_model(built, built.optimizer)
     optimizer.begin()
+    optimizer.sparse_gradients(True)
     for part in optimizer.parts:
         assert part.state
     real = 0
-    for turn in range(2):
+    for _ in range(2):
         counted = Allocations()
         counted.ignore((*model.parameters(), *model.buffers(), *(x for x in batch() if x is not None)))
-        grads = sum(p.numel() * 4 for p in model.parameters()) if turn else 0
+        grads = [p.grad for p in model.parameters() if p.grad is not None]
+        counted.ignore(grads)
+        held = sum(gradient_bytes(x) for x in grads)
+        del grads
         with counted:
             (cross_entropy(model, batch()) / 1).backward()
-        real = grads + counted.peak
-    traced = tracer(job(built, built.optimizer, accumulates=True))
+        real = held + counted.peak
+    traced = tracer(job(built, built.optimizer, earlier_rows=ROWS))
     passes = [number for number, phase in enumerate(traced.log.phases) if phase != "the optimizer's step"]
     held = replace(traced.log, events=[event for event in traced.log.events if max(event, ~event) <= passes[-1]])
     assert held.peak()[0] == pytest.approx(real, rel=0.08)
@@ -176,7 +194,44 @@ def test_tracing_leaves_nothing_behind(tracer: Tracer):
     assert measured(built, optimizer, "none") > 0  # no fake tensor stays in what is made once
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Odd:
+    """An MLP that leaves tokens out by their values."""
+
+    def build(self, dim: int) -> torch.nn.Module:
+        class Odd(torch.nn.Linear):
+            def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
+                return super().forward(x_BTD * (x_BTD[x_BTD > 0].numel() > 0))
+
+        return Odd(dim, dim)
+
+
 def test_shapes_that_depend_on_tokens_are_a_sentence(tracer: Tracer):
-    built = build("tiny", vocab_size=64, settings=["model.mlp=mlps.moe", "context_len=16"])
+    built = config("tiny", SIZES["tiny"][0])
+    odd = replace(built, model=replace(built.model, mlp=_Odd()))
     with pytest.raises(ConfigError, match="cannot be planned: shapes inside it depend on the tokens"):
-        tracer(job(built, built.optimizer))
+        tracer(job(odd, built.optimizer))
+
+
+def test_a_gradient_of_rows_takes_what_the_batch_reads(tracer: Tracer):
+    """The n-gram tables of 65,536 rows are far larger than what a batch reads of them."""
+    built = config("wren", SIZES["wren"][0])
+    sparse, dense = (tracer(job(built, built.optimizer, sparse_tables=wanted)) for wanted in (True, False))
+    model, _ = real_model(built, built.optimizer)
+    tables = sum(4 * table.weight.numel() for table in ngram_tables(model))
+    assert sparse.standing.sparse == tables
+    assert dense.standing.sparse == 0
+    assert sparse.standing.total() == dense.standing.total()
+    assert dense.log.peak()[0] - sparse.log.peak()[0] > 0.9 * tables
+    for rows in (1, 4):  # more rows before this micro-batch: so many more are held
+        more = tracer(job(built, built.optimizer, earlier_rows=rows)).log.peak()[0]
+        assert sparse.log.peak()[0] < more < dense.log.peak()[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"), [("cuda", {}), ("cpu", {"state_dtype": "8bit"}), ("cpu", {"ngram_lr": None})]
+)
+def test_where_training_has_dense_gradients_the_plan_has(tracer: Tracer, kind: str, changes: dict[str, Any]):
+    built = config("wren", SIZES["wren"][0])
+    assert not job(built, replace(built.optimizer, **changes), device_type=kind).sparse
+    assert job(built, built.optimizer).sparse

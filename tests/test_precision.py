@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from wren.errors import ConfigError
-from wren.precision import choose_device, choose_precision, is_out_of_memory
+from wren.precision import choose_device, choose_precision, is_out_of_memory, missing_kernels
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 
@@ -78,6 +78,41 @@ def test_devices(monkeypatch: Any) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert choose_device() == torch.device("mps")
+
+
+CU130 = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"]
+CU126 = ["sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90a"]
+
+
+@pytest.mark.parametrize(
+    ("capability", "architectures", "mend"),
+    [
+        ((6, 0), CU130, "the CUDA 12.6 build of PyTorch (cu126), version 2.14 or older"),
+        ((6, 0), CU126, None),
+        ((6, 1), CU126, None),  # the same major number
+        ((7, 0), CU130, "the CUDA 12.6 build of PyTorch (cu126), version 2.14 or older"),
+        ((8, 9), CU130, None),
+        ((9, 0), CU126, None),
+        ((12, 0), CU126, "a build for a newer CUDA"),
+        ((12, 1), CU130, None),
+        ((13, 0), CU130, None),  # translated
+    ],
+)
+def test_kernels_that_a_build_lacks(capability: tuple[int, int], architectures: list[str], mend: str | None) -> None:
+    assert missing_kernels(capability, architectures) == mend
+
+
+@pytest.mark.parametrize("name", ["auto", "cuda", "cuda:0"])
+def test_a_gpu_that_the_build_has_no_kernels_for_is_a_sentence(name: str, monkeypatch: Any) -> None:
+    fakes = {"is_available": True, "device_count": 1, "get_arch_list": CU130, "get_device_capability": (6, 0)}
+    for function, answer in {**fakes, "get_device_name": "Tesla P100-PCIE-16GB"}.items():
+        monkeypatch.setattr(torch.cuda, function, lambda *_, answer=answer: answer)
+    sentence = r"no kernels for the Tesla P100-PCIE-16GB \(compute capability 6.0\); install .*cu126.* --device cpu\.$"
+    with pytest.raises(ConfigError, match=sentence):
+        choose_device(name)
+    assert choose_device("cpu") == CPU
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: CU126)
+    assert choose_device(name).type == "cuda"
 
 
 def test_what_counts_as_out_of_memory() -> None:

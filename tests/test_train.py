@@ -169,6 +169,7 @@ quiet_compiler = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # tor
 
 
 @quiet_compiler
+@pytest.mark.compiles
 def test_compile_changes_neither_names_nor_numbers(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     child.go(tmp_path / "a", child.settings(steps=4, compile=True))
@@ -178,6 +179,7 @@ def test_compile_changes_neither_names_nor_numbers(tmp_path: Path, monkeypatch: 
 
 
 @quiet_compiler
+@pytest.mark.compiles
 @pytest.mark.slow
 def test_a_run_through_the_real_compiler(tmp_path: Path) -> None:
     model = child.small_model(dropout=0.0)
@@ -192,6 +194,7 @@ def test_a_run_through_the_real_compiler(tmp_path: Path) -> None:
 
 
 @quiet_compiler
+@pytest.mark.compiles
 def test_a_compiler_that_does_not_work_is_a_sentence(tmp_path: Path, monkeypatch: Any) -> None:
     def broken(graph: Any, inputs: Any) -> Any:
         raise RuntimeError("no C++ compiler")

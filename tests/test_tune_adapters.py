@@ -284,6 +284,7 @@ def test_a_base_is_kept_and_checked(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.compiles
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, while it traces
 def test_torch_compile_sees_the_adapter() -> None:
     model = model_cases.build("attention-0", torch.float32).requires_grad_(False)

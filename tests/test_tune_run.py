@@ -78,6 +78,12 @@ def data_of(kind: str, talks: Path, pairs: Path) -> Path:
     return pairs if kind.startswith("dpo") else talks
 
 
+def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="trains in one process; start it without torchrun"):
+        go(asked(tmp_path, tmp_path / "talks.jsonl", tmp_path / "out"))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_tuning_gives_a_run_that_loads_and_resumes_exactly(
     kind: str, base: Path, talks: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import torch
 
 from wren import __version__, units
-from wren.precision import choose_device, choose_precision, cpu_has_bf16
+from wren.errors import ConfigError
+from wren.precision import choose_device, choose_precision, cpu_has_bf16, missing_kernels
+from wren.run import memory_bytes
 
 
 class Line(NamedTuple):
@@ -72,7 +74,7 @@ def _processor() -> list[Line]:
     lines = [
         Line("ok", "CPU", f"{os.cpu_count()} cores, {capability}, {bf16}, torch uses {torch.get_num_threads()} threads")
     ]
-    memory = _memory_bytes()
+    memory = memory_bytes()
     if memory:
         lines.append(Line("ok", "Memory", units.size(memory)))
     free = shutil.disk_usage(Path.cwd()).free
@@ -80,12 +82,6 @@ def _processor() -> list[Line]:
     advice = "FineWeb-Edu's 1B tokens need about 8 GB" if few else ""
     lines.append(Line("note" if few else "ok", "Free disk here", units.size(free), advice))
     return lines
-
-
-def _memory_bytes() -> int | None:
-    if sys.platform.startswith("linux"):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return None
 
 
 def _gpus() -> list[Line]:
@@ -113,11 +109,7 @@ def _gpu(index: int) -> list[Line]:
 def gpu_support(capability: tuple[int, int], architectures: list[str]) -> Line:
     """Whether a PyTorch built for `architectures` (as torch.cuda.get_arch_list) runs on a GPU, and what runs there."""
     name = f"sm_{capability[0]}{capability[1]}"
-    same_major = [a for a in architectures if a.startswith(f"sm_{capability[0]}") and a <= name]
-    ptx = [a for a in architectures if a.startswith("compute_") and int(a.split("_")[1].rstrip("af")) <= int(name[3:])]
-    if architectures and not same_major and not ptx:
-        old = capability < (7, 5)
-        mend = "the CUDA 12.6 build of PyTorch (cu126), version 2.14 or older" if old else "a build for a newer CUDA"
+    if architectures and (mend := missing_kernels(capability, architectures)) is not None:
         return Line("bad", "  kernels", f"this PyTorch has none for {name}", f"install {mend}")
     if capability < (7, 0):
         return Line("note", "  runs", "everything eager; no Triton, no torch.compile, no bf16 on this GPU")
@@ -127,7 +119,10 @@ def gpu_support(capability: tuple[int, int], architectures: list[str]) -> Line:
 
 
 def _choice() -> list[Line]:
-    device = choose_device()
+    try:
+        device = choose_device()
+    except ConfigError as error:
+        return [Line("bad", "Wren will use", "nothing yet", str(error))]
     precision = choose_precision(device)
     return [Line("ok", "Wren will use", f"{precision.name} on {device}: {precision.why}")]
 

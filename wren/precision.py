@@ -37,10 +37,13 @@ class Precision:
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The GPU if there is one, else Apple's, else the CPU; or the one named. Raises ConfigError if it is not there."""
+    """The GPU if there is one, else Apple's, else the CPU; or the one named.
+
+    Raises ConfigError if it is not there, and for a GPU that this PyTorch was not built for.
+    """
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            return _with_kernels(torch.device("cuda"))
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
@@ -55,7 +58,34 @@ def choose_device(name: str = "auto") -> torch.device:
         raise ConfigError(f"Device '{name}' is not there; the GPUs here are cuda:0 to cuda:{count - 1}.")
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigError("No Apple GPU can be used here; use --device cpu.")
+    return _with_kernels(device) if device.type == "cuda" else device
+
+
+def _with_kernels(device: torch.device) -> torch.device:
+    architectures = torch.cuda.get_arch_list()
+    if any("_" in name for name in architectures):  # of others, as ROCm's gfx90a, nothing is known
+        capability = torch.cuda.get_device_capability(device)
+        if (mend := missing_kernels(capability, architectures)) is not None:
+            raise ConfigError(
+                f"This PyTorch has no kernels for the {torch.cuda.get_device_name(device)} "
+                f"(compute capability {_dots(capability)}); install {mend}, or use --device cpu."
+            )
     return device
+
+
+def missing_kernels(capability: tuple[int, int], architectures: list[str]) -> str | None:
+    """What to install where a PyTorch built for `architectures` (as torch.cuda.get_arch_list) has no kernels for a GPU.
+
+    Code for a GPU (sm_86) runs on those of the same major number that are not older, code to be translated
+    (compute_86) on all that are not older.
+    """
+    for name in architectures:
+        kind, _, number = name.rstrip("af").partition("_")
+        built = divmod(int(number), 10)
+        if built <= capability and (kind == "compute" or built[0] == capability[0]):
+            return None
+    old = capability < (7, 5)
+    return "the CUDA 12.6 build of PyTorch (cu126), version 2.14 or older" if old else "a build for a newer CUDA"
 
 
 def choose_precision(

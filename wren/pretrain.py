@@ -31,6 +31,7 @@ from wren.run import Run, peak_memory_bytes
 from wren.sinks import find_sinks, open_sinks
 from wren.tokenizer import Tokenizer
 from wren.train import train
+from wren.utilisation import Utilisation, peak
 
 
 def pretrain(
@@ -50,7 +51,8 @@ def pretrain(
     ranks: the processes of a torchrun job, which all call this alike (distributed/job.py); the first alone writes.
 
     The result holds bits_per_byte, loss, tokens_per_second, peak_memory_bytes, state_bytes (at the context length),
-    params, steps, tokens, seconds. Raises a WrenError for every mistake of the user, train's Interrupted on Ctrl-C.
+    params, steps, tokens, seconds, mfu, peak_flops (of one device; peak_flops_measured: here). Raises a WrenError for
+    every mistake of the user, train's Interrupted on Ctrl-C.
     """
     manifest = Manifest.load(data)
     check_vocab(config, manifest, data)
@@ -127,6 +129,8 @@ def _train(parts: Parts, run: Run, names: Sequence[str], prompts: Sequence[str],
         return _validation_row(parts)
 
     sampling = Sampling(max_tokens=80)
+    length = config.train.context_len
+    used = Utilisation(3 * parts.model.flops_per_token(length, training=True), peak(parts.precision))
 
     def sample(step: int) -> dict[str, Any]:
         texts = sample_texts(Loaded(parts.model, parts.tokenizer, step), prompts, parts.precision, sampling)
@@ -156,6 +160,7 @@ def _train(parts: Parts, run: Run, names: Sequence[str], prompts: Sequence[str],
                 watch=watch,
                 say=display.say,
                 ranks=parts.ranks,
+                utilisation=used,
             )
     finally:
         for sink in sinks:
@@ -176,6 +181,9 @@ def _train(parts: Parts, run: Run, names: Sequence[str], prompts: Sequence[str],
         "tokens": progress.tokens,
         "seconds": progress.seconds,
         "tokens_per_second": progress.tokens / max(progress.seconds, 1e-9),
+        "mfu": used.of(progress.step * config.train.batch_size * length, progress.seconds, parts.ranks.size),
+        "peak_flops": used.peak.flops,
+        "peak_flops_measured": used.peak.measured,
         "skipped_steps": progress.skipped,
         "params": parts.model.num_params(),
         "state_bytes": parts.model.state_bytes(config.train.context_len),

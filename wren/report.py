@@ -8,6 +8,7 @@ from typing import Any
 from wren import page, units
 from wren.files import read_json, write_json, write_text
 from wren.run import Run
+from wren.utilisation import Peak
 
 _CURVE = "training loss and validation bits per byte over steps"
 
@@ -39,6 +40,7 @@ def _page(run: Run, result: Mapping[str, Any], notes: Mapping[str, str]) -> str:
         "command": "wren " + " ".join(environment["command"][1:]),
         "started": environment["started"],
         "steps": f"{result['steps']:,} ({result['skipped_steps']} skipped as not finite)",
+        **_utilisation(result),
         "held-out text": result["split"],
         "state per sequence": f"{units.size(result['state_bytes'])} at {config['train']['context_len']} tokens",
         **notes,
@@ -49,6 +51,13 @@ def _page(run: Run, result: Mapping[str, Any], notes: Mapping[str, str]) -> str:
 <h2>What it writes</h2>{_samples(run)}
 <h2>Settings</h2><details><summary>config.json</summary>{_table(_flat(config))}</details>"""
     return page.document(title, f"{run.path}, wren {environment['wren']}", body)
+
+
+def _utilisation(result: Mapping[str, Any]) -> dict[str, str]:
+    if result.get("mfu") is None:
+        return {}
+    peak = Peak(result["peak_flops"], result["peak_flops_measured"])
+    return {"model FLOPs utilisation": f"{result['mfu']:.1%} of {peak}"}
 
 
 def _table(rows: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ config.json  env.json  metrics.jsonl  log.txt  tokenizer.json  loss.png  report.
 """
 
 import contextlib
+import ctypes
 import errno
 import json
 import math
@@ -170,6 +171,24 @@ def environment() -> dict[str, Any]:
         "command": sys.argv,
         "started": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
+
+
+class _WindowsMemory(ctypes.Structure):
+    """MEMORYSTATUSEX of Windows; its fields after the first three are not used."""
+
+    _fields_ = (("length", ctypes.c_uint32), ("load", ctypes.c_uint32), ("total", ctypes.c_uint64))
+    _fields_ += tuple((f"other_{i}", ctypes.c_uint64) for i in range(6))
+
+
+def memory_bytes() -> int | None:
+    """Main memory of this machine; None where the system does not say."""
+    if sys.platform.startswith("linux") or sys.platform == "darwin":
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if sys.platform != "win32":
+        return None
+    status = _WindowsMemory(length=ctypes.sizeof(_WindowsMemory))
+    known = ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))  # type: ignore[attr-defined]
+    return status.total if known else None
 
 
 def peak_memory_bytes() -> int | None:

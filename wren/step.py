@@ -18,7 +18,11 @@ from wren.errors import ConfigError, DivergedError
 from wren.model import LM
 from wren.precision import Precision, is_out_of_memory
 from wren.resume import TrainState, rng_state, set_rng_state
+from wren.utilisation import Utilisation
 
+# Steps that may compile: the first; one with a smaller micro-batch, whose shape becomes a variable; one after memory
+# has run out.
+EXPECTED_COMPILING = 3
 Loss = Callable[[LM, Batch], Tensor]  # the weighted sum over the learned targets of a (micro-)batch
 
 
@@ -32,7 +36,8 @@ class Step:
 
     grad_clip: the largest norm of the gradient, 0 = any; of each tensor's where the step is fused into the backward
     pass. spoiled: steps, with their losses, that are known to have a gradient that is not finite: passed over. Raises
-    ConfigError when one row does not fit into memory, SpoiledError when weights are lost.
+    ConfigError when one row does not fit into memory, SpoiledError when weights are lost. utilisation: gives the row
+    the step's share of the device's peak (mfu). A compiled loss gives it compiled_graphs, the number so far.
     """
 
     state: TrainState
@@ -41,6 +46,9 @@ class Step:
     grad_clip: float
     say: Callable[[str], None]
     spoiled: dict[int, float] = field(default_factory=dict)
+    utilisation: Utilisation | None = None
+    _compiling: int = 0  # steps that compiled something, and how many graphs there were after the last one
+    _graphs: int = 0
 
     def __call__(self, factor: float) -> dict[str, Any]:
         start = time.perf_counter()
@@ -73,7 +81,31 @@ class Step:
             "tokens": progress.tokens,
             "seconds": progress.seconds,
             "tokens_per_second": num_targets / seconds,
+            **self._speed(batch, seconds),
         }
+
+    def _speed(self, batch: Batch, seconds: float) -> dict[str, Any]:
+        """What else is known of a step's speed."""
+        row: dict[str, Any] = {}
+        if self.utilisation is not None:
+            size = self.state.ranks.size
+            row["mfu"] = self.utilisation.of(size * batch.tokens_BT.numel(), seconds, size)
+        if isinstance(self.loss, Compiled):
+            row["compiled_graphs"] = self.loss.graphs
+            self._watch_compiler(self.loss.graphs)
+        return row
+
+    def _watch_compiler(self, graphs: int) -> None:
+        """Warns, once, when steps go on being compiled."""
+        if graphs == self._graphs:
+            return
+        self._graphs, self._compiling = graphs, self._compiling + 1
+        if self._compiling == EXPECTED_COMPILING + 1:
+            self.say(
+                f"Warning: torch.compile has compiled something in {self._compiling} steps by step "
+                f"{self.state.progress.step}, since something in a step keeps changing its shape or value; "
+                "TORCH_LOGS=recompiles tells what. Without --compile training may be faster."
+            )
 
     def _gradients(self, batch: Batch, num_targets: int) -> tuple[float, float]:
         """Leaves the clipped gradient of the mean loss in the parameters; returns that loss and the gradient's norm."""
@@ -173,23 +205,43 @@ def _no_memory(error: BaseException, what: str = "") -> ConfigError:
     )
 
 
-def compiled(loss: Loss) -> Loss:
+class Compiled:
     """`loss` through torch.compile, the model's forward pass and the head's cross-entropy in one.
 
-    The model itself is left as it is: names of parameters, evaluation and sampling do not change. Calls raise
-    ConfigError where this machine lacks what torch.compile needs.
+    The model itself is left as it is: names of parameters, evaluation and sampling do not change. graphs: how many
+    were compiled so far, in this process. Calls raise ConfigError where this machine lacks what torch.compile needs.
     """
-    from torch._dynamo.exc import TorchDynamoException  # here: importing the compiler takes seconds
 
-    fast = torch.compile(loss)
+    def __init__(self, loss: Loss):
+        from torch._dynamo import utils  # here: importing the compiler takes seconds
+        from torch._dynamo.exc import TorchDynamoException
 
-    def call(model: LM, batch: Batch) -> Tensor:
+        self._counters, self._failures = utils.counters, TorchDynamoException
+        self.graphs = 0
         try:
-            return fast(model, batch)
-        except TorchDynamoException as error:
-            short = " ".join(str(error).split())[:160]
-            raise ConfigError(
-                f"torch.compile does not work here ({short}); train without --compile, or run `wren doctor`."
-            ) from error
+            self._fast = torch.compile(loss)
+        except RuntimeError as error:  # on a system, or in a Python, that it does not know
+            raise _no_compiler(error) from error
 
-    return call
+    def __call__(self, model: LM, batch: Batch) -> Tensor:
+        before = self._compiled()
+        try:
+            return self._fast(model, batch)
+        except self._failures as error:
+            raise _no_compiler(error) from error
+        finally:
+            self.graphs += self._compiled() - before
+
+    def _compiled(self) -> int:
+        """Graphs that this process has compiled: as many more as there were before where one is compiled again."""
+        return self._counters["stats"]["unique_graphs"]
+
+
+def _no_compiler(error: BaseException) -> ConfigError:
+    short = " ".join(str(error).split())[:160]
+    return ConfigError(f"torch.compile does not work here ({short}); train without --compile, or run `wren doctor`.")
+
+
+def compiled(loss: Loss) -> Compiled:
+    """The loss compiled; raises ConfigError where torch.compile does not know the system."""
+    return Compiled(loss)

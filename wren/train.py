@@ -27,6 +27,7 @@ from wren.precision import DTypeName, Precision
 from wren.resume import Batches, Progress, TrainState, kept_rng, last_good
 from wren.run import Run
 from wren.step import Loss, SpoiledError, Step, compiled
+from wren.utilisation import Utilisation
 
 Row = dict[str, Any]
 Callback = Callable[[int], Row]
@@ -73,13 +74,19 @@ class TrainConfig:
 
 
 def _new_step(
-    state: TrainState, loss: Loss, config: TrainConfig, precision: Precision, say: Callable[[str], None]
+    state: TrainState,
+    loss: Loss,
+    config: TrainConfig,
+    precision: Precision,
+    say: Callable[[str], None],
+    utilisation: Utilisation | None = None,
 ) -> Step:
     config.check(state.optimizer.config, precision, state.ranks.size)
     checkpoint_activations(state.model, config.activation_checkpointing)
     state.model.loss_chunk = config.loss_chunk
     state.optimizer.sparse_gradients(state.ranks.size == 1 and not config.compile)
-    return Step(state, compiled(loss) if config.compile else loss, precision, config.grad_clip, say)
+    loss = compiled(loss) if config.compile else loss
+    return Step(state, loss, precision, config.grad_clip, say, utilisation=utilisation)
 
 
 def train(
@@ -98,19 +105,20 @@ def train(
     until: Callable[[Progress], bool] = lambda progress: False,
     say: Callable[[str], None] = print,
     ranks: Ranks = ALONE,
+    utilisation: Utilisation | None = None,
 ) -> Progress:
     """Trains until config.steps, going on from the newest good checkpoint of `run` if there is one.
 
     loss: gives the weighted sum over a batch. evaluate, sample: called with the step, their result joins the metrics;
     what they draw from torch's generators is put back. watch: sees every row of metrics. until: asked before every
     step, True ends the training early; the same call with another answer goes on from there. ranks: the processes that
-    train this model together, which all call this with their own rows of the batch. Raises Interrupted,
-    DivergedError, CheckpointError (of another model or other data), ConfigError (no memory for one row), DiskError
-    (the last checkpoint could not be written).
+    train this model together, which all call this with their own rows of the batch. utilisation: what a step's MFU is
+    reckoned with, which joins the metrics. Raises Interrupted, DivergedError, CheckpointError (of another model or
+    other data), ConfigError (no memory for one row), DiskError (the last checkpoint could not be written).
     """
     scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.scaler)
     state = TrainState(model, optimizer, batches, scaler, precision.device, ranks=ranks)
-    step = _new_step(state, loss, config, precision, say)
+    step = _new_step(state, loss, config, precision, say, utilisation)
     keeper = _Keeper(state, run, config, {"eval": evaluate, "sample": sample}, watch, say)
     done = keeper.resume()
     progress = state.progress

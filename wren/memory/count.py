@@ -20,6 +20,13 @@ from wren.precision import Precision
 from wren.tables import Table
 
 
+def _storages(x: Tensor) -> tuple[Any, ...]:
+    """Where its numbers lie; those of a sparse tensor and of their places."""
+    if x.is_sparse:
+        return x._values().untyped_storage(), x._indices().untyped_storage()
+    return (x.untyped_storage(),)
+
+
 class Allocations(TorchDispatchMode):
     """Inside, `alive` is the bytes of storages made since it began that still exist, and `peak` the most there were.
 
@@ -38,21 +45,23 @@ class Allocations(TorchDispatchMode):
 
     def ignore(self, tensors: Iterable[Tensor]) -> None:
         """Tensors that were there before are not counted when an operation gives them back."""
-        for x in tensors:
-            self._enter(x.untyped_storage(), counted=False)
+        for storage in (storage for x in tensors for storage in _storages(x)):
+            self._enter(storage, counted=False)
 
     def number(self, x: Tensor) -> int | None:
-        """That of a tensor's storage; None for one that is not counted."""
+        """That of a dense tensor's storage; None for one that is not counted."""
         storage = x.untyped_storage()
         known, number = self._known.get(id(storage), (None, None))
         return number if known is not None and known() is storage else None
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = {id(x.untyped_storage()) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+        tensors = (x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor))
+        given = {id(storage) for x in tensors for storage in _storages(x)}
         out = func(*args, **(kwargs or {}))
         for x in (out,) if isinstance(out, Tensor) else tree_leaves(out):
-            if isinstance(x, Tensor) and id(storage := x.untyped_storage()) not in given:
-                self._enter(storage, counted=True)
+            for storage in _storages(x) if isinstance(x, Tensor) else ():
+                if id(storage) not in given:
+                    self._enter(storage, counted=True)
         return out
 
     def _enter(self, storage: Any, *, counted: bool) -> None:
@@ -100,6 +109,7 @@ class Stepped(Protocol):
     in_backward: Any
 
     def zero_grad(self) -> None: ...
+    def sparse_gradients(self, wanted: bool) -> None: ...
     def state_bytes(self) -> tuple[int, int]: ...
 
 
@@ -111,7 +121,8 @@ def weight_bytes(model: nn.Module) -> tuple[int, int]:
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:
-    return sum(local(x).numel() * x.dtype.itemsize for x in tensors)
+    parts = (part for x in tensors for part in ((x._values(), x._indices()) if x.is_sparse else (local(x),)))
+    return sum(part.numel() * part.dtype.itemsize for part in parts)
 
 
 def count_step(
@@ -121,8 +132,12 @@ def count_step(
     batch: Batch,
     precision: Precision,
 ) -> StepBytes:
-    """Trains two steps on a batch, all of it one micro-batch, and counts the second; weights and moments change."""
+    """Trains two steps on a batch, all of it one micro-batch, and counts the second; weights and moments change.
+
+    Gradients of n-gram tables are as training's are that does not compile.
+    """
     model.train()
+    optimizer.sparse_gradients(True)
     _step(model, optimizer, loss, batch, precision, Allocations())
     optimizer.zero_grad()
     weights, tables = weight_bytes(model)

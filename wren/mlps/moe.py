@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from wren.errors import ConfigError
 from wren.mlp import SparseMlp
+from wren.ops.place import is_planned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +80,11 @@ class MixtureOfExperts(SparseMlp):
     def forward(self, x_BTD: Tensor) -> Tensor:
         x_ND = x_BTD.flatten(0, 1)
         gates_NK, chosen_NK = self.route(x_ND)
-        counts_E = torch.bincount(chosen_NK.flatten(), minlength=self.config.num_experts)
+        counts_E = _visits(chosen_NK, self.config.num_experts)
         if self.training:
             self.counts_E += counts_E
         order = chosen_NK.flatten().argsort(stable=True)  # of the N K visits, by expert
-        places, counts = order // self.config.active, counts_E.tolist()
+        places, counts = order // self.config.active, _as_numbers(counts_E, len(order))
         visits = zip(self.experts, x_ND[places].split(counts), places.split(counts), strict=True)
         # an expert without tokens runs too: its gradient is zero, not missing
         outputs = torch.cat([expert(visit, where) for expert, visit, where in visits])
@@ -121,3 +122,18 @@ class MixtureOfExperts(SparseMlp):
     def active_params(self) -> int:
         sizes = [sum(p.numel() for p in expert.parameters()) for expert in self.experts]
         return sum(p.numel() for p in self.parameters()) - sum(sizes[self.config.active :])
+
+
+def _visits(chosen_NK: Tensor, num_experts: int) -> Tensor:
+    """How many tokens each expert serves."""
+    if is_planned():
+        return chosen_NK.new_empty(num_experts)
+    return torch.bincount(chosen_NK.flatten(), minlength=num_experts)
+
+
+def _as_numbers(counts_E: Tensor, num_visits: int) -> list[int]:
+    """They as numbers; in a plan, where nothing is known of tokens, as nearly equal as balancing makes them."""
+    if is_planned():
+        least, more = divmod(num_visits, len(counts_E))
+        return [least + (number < more) for number in range(len(counts_E))]
+    return counts_E.tolist()

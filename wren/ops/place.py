@@ -8,7 +8,9 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-_stand_in: str | None = None  # a plain global: torch.compile reads it, which it does not a context variable
+# plain globals: torch.compile reads them, which it does not a context variable
+_stand_in: str | None = None
+_planned = False
 
 
 def kind(x: Tensor) -> str:
@@ -20,12 +22,19 @@ def is_stand_in() -> bool:
     return _stand_in is not None
 
 
+def is_planned() -> bool:
+    """Whether this is a plan's step, whose tensors have shapes and no values."""
+    return _planned
+
+
 @contextlib.contextmanager
 def standing_in(device_type: str | None) -> Iterator[None]:
-    """Inside, the CPU stands in for a device of this type; None = for nothing but itself. For one thread at a time."""
-    global _stand_in
-    before, _stand_in = _stand_in, device_type
+    """Inside, a step is planned; the CPU stands in for a device of this type, None = for nothing but itself. For one
+    thread at a time."""
+    global _stand_in, _planned
+    before = _stand_in, _planned
+    _stand_in, _planned = device_type, True
     try:
         yield
     finally:
-        _stand_in = before
+        _stand_in, _planned = before

@@ -48,19 +48,23 @@ class Rows(torch.optim.Optimizer):
         if not state:
             wide = wide_dtype(param.dtype)
             state.update({field: torch.zeros_like(param.detach()[:, :1], dtype=wide) for field in FIELDS})
-        square, visits = (local(state[field]) for field in FIELDS)
         assert param.grad is not None
         if not param.grad.is_sparse:
             count = max(1, PIECE // max(1, param.shape[1]))  # what a step needs does not grow with the table
-            for start in range(0, len(square), count):
+            for start in range(0, len(local(param)), count):
                 self._step_stretch(param, slice(start, start + count), group)
             return
         grad = param.grad.coalesce()
         read = (grad.values() != 0).any(1)  # as many steps count for a row as with a dense gradient
-        index = grad.indices()[0][read]
-        visits[index] += 1
-        update, square[index] = _update(grad.values()[read].to(square.dtype), square[index], visits[index], group)
-        param[index] = self._changed(param, param[index], update)
+        self.step_rows(param, grad.indices()[0][read], grad.values()[read], group)
+
+    @torch.no_grad()
+    def step_rows(self, param: Tensor, index_N: Tensor, grad_ND: Tensor, group: dict[str, Any]) -> None:
+        """Steps N rows of a table, each of which is there once, by a gradient of their own."""
+        square, visits = (local(self.state[param][field]) for field in FIELDS)
+        visits[index_N] += 1
+        update, square[index_N] = _update(grad_ND.to(square.dtype), square[index_N], visits[index_N], group)
+        param[index_N] = self._changed(param, param[index_N], update)
 
     def _step_stretch(self, param: Tensor, rows: slice, group: dict[str, Any]) -> None:
         """Steps neighbouring rows by a dense gradient."""

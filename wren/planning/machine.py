@@ -1,8 +1,5 @@
 """The machine that a plan is for: one that is here, or one that is only named."""
 
-import os
-import sys
-import time
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +8,8 @@ from wren import gpus, units
 from wren.errors import ConfigError
 from wren.gpus import Gpu
 from wren.precision import DTypeName, Precision, choose_device, choose_precision, has_native_bf16
+from wren.run import memory_bytes
+from wren.utilisation import product_flops
 
 CONTEXT_BYTES = 500_000_000  # CUDA's context, its kernels and cuBLAS's workspace
 PROCESS_BYTES = 500_000_000  # Python and torch themselves, on a CPU
@@ -92,25 +91,3 @@ def _gpu(gpu: Gpu, precision: Precision, memory: int, flops: float | None, assum
         link=gpu.link,
         assumed=(*assumed, f"{context} for CUDA's context and cuBLAS", f"{gpu.watts} W, the card's limit"),
     )
-
-
-def memory_bytes() -> int | None:
-    """Main memory of this machine; None where the platform does not say."""
-    if sys.platform.startswith("linux") or sys.platform == "darwin":
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return None
-
-
-def product_flops(precision: Precision, seconds: float = 0.2, size: int = 1024) -> float:
-    """Floating-point operations a second of large matrix products in this precision, measured."""
-    dtype = precision.autocast or torch.float32
-    x, y = (torch.ones(size, size, dtype=dtype, device=precision.device) for _ in range(2))
-    torch.mm(x, y)
-    count, start = 0, time.perf_counter()
-    while (now := time.perf_counter()) - start < seconds:
-        for _ in range(4):
-            torch.mm(x, y)
-        if precision.device.type == "cuda":
-            torch.cuda.synchronize(precision.device)
-        count += 4
-    return count * 2 * size**3 / (now - start)

@@ -5,7 +5,8 @@ from typing import Any
 
 from wren import config as configs
 from wren.memory.allocator import reserved
-from wren.memory.trace import Job, Tracer
+from wren.memory.job import Job
+from wren.memory.trace import Tracer
 from wren.planning.machine import Machine
 from wren.recipes import RunConfig
 
@@ -46,7 +47,8 @@ def job(config: RunConfig, machine: Machine) -> Job:
         narrow_muon=machine.narrow_muon,
         checkpointing=train.activation_checkpointing,
         loss_chunk=train.loss_chunk,
-        accumulates=rows < train.batch_size,
+        earlier_rows=train.batch_size - rows,
+        sparse_tables=not train.compile,
     )
 
 
@@ -75,7 +77,7 @@ def least(tracer: Tracer, config: RunConfig, machine: Machine) -> int:
     standing = tracer.standing(job(config, machine))
     if config.optimizer.in_backward:
         return standing.total()
-    return standing.total() + sum(standing.weights) + sum(standing.tables)
+    return standing.total() + sum(standing.weights) + sum(standing.tables) - standing.sparse
 
 
 def changed(config: RunConfig, settings: dict[str, Any]) -> RunConfig:

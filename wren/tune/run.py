@@ -18,7 +18,8 @@ from wren import config as configs
 from wren.adapters.bits import rounded_to_four_bits
 from wren.adapters.files import load_base, save
 from wren.batch import Batch
-from wren.errors import DataError, DivergedError
+from wren.errors import ConfigError, DataError, DivergedError
+from wren.exits import is_rank
 from wren.generate import Sampling
 from wren.loss import cross_entropy
 from wren.model import LM
@@ -45,6 +46,7 @@ from wren.tune.build import (
 from wren.tune.preference import PreferenceLoss
 from wren.tune.settings import Asked
 from wren.tune.show import show_example
+from wren.utilisation import Utilisation, peak
 
 MERGED, ADAPTER = "merged", "adapter"  # folders of the run
 _SAMPLES, _SAMPLE_TOKENS = 10, 120
@@ -59,6 +61,8 @@ def tune(
     some), steps, tokens, seconds, tokens_per_second, params, trained_params, peak_memory_bytes. Raises a WrenError for
     every mistake of the user, train's Interrupted on Ctrl-C.
     """
+    if is_rank():
+        raise ConfigError("`wren tune` trains in one process; start it without torchrun.")
     run, console = Run(asked.out), console or Console()
     config, chat, data = prepared(asked, run, say)
     stored = stored_config(run, config)
@@ -106,6 +110,9 @@ def _train(parts: Parts, run: Run, say: Callable[[str], None]) -> dict[str, Any]
         model = trained.base if isinstance(trained, OnBase) else trained
         return cross_entropy(model, batch) if compare is None else compare(model, batch)
 
+    length = config.train.context_len
+    passes = 3 if parts.trained is parts.model else 2  # frozen weights have no gradient of their own
+    used = Utilisation(passes * parts.model.flops_per_token(length, training=True), peak(parts.precision))
     with TrainingProgress(config.train.steps, say=say) as display:
         progress = train(
             cast(LM, parts.trained),  # the loop asks for its tensors and for train(); what it computes is the loss's
@@ -119,6 +126,7 @@ def _train(parts: Parts, run: Run, say: Callable[[str], None]) -> dict[str, Any]
             evaluate=lambda step: validation_row(parts),
             watch=display.watch,
             say=display.say,
+            utilisation=used,
         )
     final = validate(parts, everything=True)
     if not math.isfinite(final["bits_per_byte"]):
@@ -138,6 +146,9 @@ def _train(parts: Parts, run: Run, say: Callable[[str], None]) -> dict[str, Any]
         "tokens": progress.tokens,
         "seconds": progress.seconds,
         "tokens_per_second": progress.tokens / max(progress.seconds, 1e-9),
+        "mfu": used.of(progress.step * config.train.batch_size * length, progress.seconds),
+        "peak_flops": used.peak.flops,
+        "peak_flops_measured": used.peak.measured,
         "skipped_steps": progress.skipped,
         "params": parts.num_params,
         "trained_params": trained,
