@@ -111,6 +111,12 @@ def test_a_reply_is_read_back() -> None:
     assert CHAT.reply(broken) == Message("assistant", "So: add(2")
 
 
+def test_a_call_of_thousands_of_brackets_is_words() -> None:
+    deep = "[" * 20_000
+    tokens = [CHAT.call_id, *TOKENIZER.encode(deep), CHAT.end_id]
+    assert CHAT.reply(tokens) == Message("assistant", deep)
+
+
 def test_messages_are_read_and_written_alike() -> None:
     assert read_messages([message.as_dict() for message in TALK]) == TALK
     assert read_messages([{"role": "system", "content": " "}, {"role": "user", "content": "a"}]) == [

