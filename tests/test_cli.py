@@ -67,7 +67,7 @@ def test_a_trained_run_is_complete_and_self_contained(run: Path):
     } <= names
     result = json.loads((run / "result.json").read_text())
     assert 0 < result["bits_per_byte"] < 8
-    for key in ("loss", "tokens_per_second", "peak_memory_bytes", "state_bytes"):
+    for key in ("loss", "tokens_per_second", "mfu", "peak_flops", "peak_memory_bytes", "state_bytes"):
         assert result[key] > 0, key
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if row["kind"] == "train"] == list(range(1, 21))

@@ -33,6 +33,7 @@ model
 adapters
 loss
 precision
+utilisation
 optim
 memory
 distributed
@@ -40,6 +41,7 @@ resume
 step progress
 train
 generate
+chat
 tasks games
 think adapt
 evals
@@ -51,6 +53,7 @@ budget planning
 report doctor
 pretrain
 tune
+quickstart_chat
 quickstart lab
 export serve
 cli

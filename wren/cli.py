@@ -33,17 +33,19 @@ def quickstart(
     vocab_size: str = "2048",
     seed: int = 0,
     device: Device = "auto",
+    chat: bool = True,
     set_: Settings = (),
     json_: Json = None,
     dry_run: bool = False,
 ) -> int:
-    """The whole path in minutes: text, tokenizer, training, samples and a report.
+    """The whole path in minutes: text, tokenizer, training, samples, a chat and a report.
 
     Args:
         corpus: stories (synthetic, made here), shakespeare (38 plays), or a file or folder of your own text.
         run: The run directory; by default a new one under runs/.
         vocab_size: Entries of the tokenizer.
         seed: Seed of the stories, the weights and the order of the data.
+        chat: At the end tune the story model on questions, and ask it some.
         dry_run: Only say what would be done.
     """
     from wren import units
@@ -58,7 +60,16 @@ def quickstart(
 
     return write(
         json_,
-        quick.quickstart(run, corpus=corpus, seconds=seconds, vocab_size=size, seed=seed, settings=set_, device=device),
+        quick.quickstart(
+            run,
+            corpus=corpus,
+            seconds=seconds,
+            vocab_size=size,
+            seed=seed,
+            settings=set_,
+            device=device,
+            chat=chat,
+        ),
     )
 
 
@@ -399,6 +410,150 @@ def tune(
     result = tuning.tune(asked, device=device)
     found = f"{result['bits_per_byte']:.4f} bits per byte of the assistant's words in {result['split']}"
     print(f"{found}; report: {asked.out / 'report.html'}")
+    return write(json_, result)
+
+
+@app.command
+def chat(
+    run: Path,
+    system: str = "",
+    ask: str | None = None,
+    tools: tuple[Literal["calculator", "search"], ...] = (),
+    folder: Path | None = None,
+    max_calls: int = 8,
+    context: int | None = None,
+    max_tokens: int = 400,
+    temperature: float = 0.8,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+    bits: Literal[8, 4] | None = None,
+    device: Device = "auto",
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
+    json_: Json = None,
+) -> int:
+    """Talk to a tuned model, here or on a pipe; what it has read or said once is not computed again.
+
+    Args:
+        run: The run directory.
+        system: What the model is told before the conversation.
+        ask: Ask this alone and leave; - reads the question from standard input. Else every line is a turn.
+        tools: What the model may call: calculator, search.
+        folder: The folder whose text files search finds passages in.
+        max_calls: Calls of tools at most before an answer.
+        context: Tokens of the whole conversation, then the oldest turns are forgotten; by default as trained.
+        max_tokens: Tokens at most in an answer.
+        temperature: 0 = always the likeliest token; higher is more varied.
+        top_k: Draw among the k likeliest tokens only.
+        top_p: Draw among the fewest tokens that together hold probability p.
+        seed: The same seed and the same questions give the same answers.
+        bits: Hold the matrices in 8 or 4 bits; a little worse, smaller and on a CPU quicker.
+        dtype: Number format of matrix products; auto chooses by the device.
+    """
+    from wren.chat import command
+    from wren.generate import Sampling
+
+    check_json(json_)
+    sampling = Sampling(max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+    wish = command.Wish(
+        system=system, tools=tools, folder=folder, max_calls=max_calls, context=context, ask=ask, sampling=sampling
+    )
+    code, result = command.chat(run, wish, bits=bits, device=device, dtype=dtype, say=_warn)
+    write(json_, result)
+    return code
+
+
+@app.command
+def serve(
+    run: Path,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    name: str | None = None,
+    api_key_file: Path | None = None,
+    allow_host: tuple[str, ...] = (),
+    context: int | None = None,
+    max_prompt: int | None = None,
+    max_tokens: int | None = None,
+    max_requests: int = 64,
+    max_queue: int = 256,
+    state_memory: str | None = None,
+    drain: str = "30s",
+    bits: Literal[8, 4] | None = None,
+    device: Device = "auto",
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
+) -> int:
+    """Answer OpenAI clients and a chat page in the browser, until Ctrl-C or SIGTERM.
+
+    Args:
+        run: The run directory.
+        host: The address to listen on; 0.0.0.0 lets other machines in.
+        port: 0 takes any that is free.
+        name: What clients call the model; by default the run directory's name.
+        api_key_file: A file with the key that clients must send; or set WREN_API_KEY.
+        allow_host: Further names that this machine is called by, where it listens on its own address alone.
+        context: Tokens of a prompt and its completion together; by default as trained.
+        max_prompt: Tokens of a prompt at most; by default what the context holds.
+        max_tokens: Tokens of a completion at most; by default what the context holds.
+        max_requests: Requests that run at once.
+        max_queue: Requests that wait; one more is told to come back later.
+        state_memory: Bytes that all states may take, such as 2G; by default half of the memory that is free.
+        drain: How long what runs may take to end after a signal, such as 30s.
+        bits: Hold the matrices in 8 or 4 bits; a little worse, smaller and on a CPU quicker.
+        dtype: Number format of matrix products; auto chooses by the device.
+    """
+    try:
+        from wren.serve import command
+    except ImportError as error:
+        raise ConfigError(f"wren serve cannot be imported ({error}); pip install 'wren-llm[serve]'.") from error
+    from wren import units
+    from wren.precision import choose_device, choose_precision
+
+    options = command.Options(
+        run=run,
+        host=host,
+        port=port,
+        name=name,
+        allow_host=allow_host,
+        api_key_file=api_key_file,
+        context=context,
+        max_prompt=max_prompt,
+        max_tokens=max_tokens,
+        max_requests=max_requests,
+        max_queue=max_queue,
+        state_memory=units.count(state_memory, "number of bytes") if state_memory else None,
+        drain=units.seconds(drain),
+        bits=bits,
+    )
+    return command.serve(options, choose_precision(choose_device(device), dtype), _warn)
+
+
+@app.command
+def tasks(
+    name: Annotated[str, Positional, arg(metavar="NAME")] = "",
+    show: int = 0,
+    check: bool = False,
+    count: int = 50,
+    split: Literal["train", "val", "test"] = "train",
+    seed: int = 0,
+    json_: Json = None,
+) -> int:
+    """Problems with gold answers and verifiers: list the tasks, look at one, check that its verifier can be trusted.
+
+    Args:
+        name: Such as chain_sum, countdown:max_number=9, gym:mini_sudoku, stories or file:PATH.jsonl; gym alone lists
+            the generators of reasoning-gym.
+        show: Problems to print with their answers.
+        check: Score gold answers with the task's own verifier.
+        count: How many gold answers --check scores.
+        split: Which problems; no problem is in two splits.
+        seed: The same seed gives the same problems.
+    """
+    from wren.tasks import command
+
+    check_json(json_)
+    if check and count < 1:
+        raise ConfigError(f"--count is {count}; it must be at least 1.")
+    result = command.tasks_command(name, show=show, check=count if check else 0, split=split, seed=seed)
     return write(json_, result)
 
 
