@@ -55,21 +55,37 @@ def draw(paths: list[Path], out: Path) -> Path:
         raise DataError("The records hold no trainings on text; run bench/efficiency.py with --corpus first.")
     figure = Figure(figsize=(11 if points else 6, 4.2), dpi=120, layout="constrained")
     panels: Any = figure.subplots(1, 2 if points else 1, squeeze=False)[0]
-    for (name, line), colour in zip(lines.items(), colours(len(lines)), strict=True):
+    shown = dict(zip(lines, colours(len(lines)), strict=True))
+    for name, line in lines.items():
         seconds, losses, halves = zip(*line, strict=True)
-        panels[0].errorbar(seconds, losses, yerr=halves, marker="o", markersize=4, capsize=2, label=name, color=colour)
+        panels[0].errorbar(
+            seconds, losses, yerr=halves, marker="o", markersize=4, capsize=2, label=name, color=shown[name]
+        )
+        if len(line) == 1:  # a baseline: where wren's line crosses this one is the time it needs
+            panels[0].axhline(losses[0], color=shown[name], linewidth=0.8, linestyle=":")
     panels[0].set(xscale="log", xlabel="seconds of training", ylabel="bits per byte, validation")
-    panels[0].legend()
+    _plain_numbers(panels[0].xaxis, sorted({round(point[0]) for line in lines.values() for point in line}))
+    panels[0].legend(fontsize=8)
     for (name, state, speed), colour in zip(points, colours(len(points)), strict=True):
+        colour = shown.get(name.partition("\n")[0], colour)
         panels[1].plot(state / 2**20, speed, "o", color=colour)
         panels[1].annotate(name, (state / 2**20, speed), textcoords="offset points", xytext=(6, 4), fontsize=8)
     if points:
+        sizes = sorted(state / 2**20 for _, state, _ in points)
         panels[1].set(xscale="log", xlabel="MiB of state", ylabel="tokens a second, one row")
         panels[1].margins(0.25)
+        panels[1].set_xlim(sizes[0] / 2, sizes[-1] * 6)  # room for the names, which stand right of the points
+        _plain_numbers(panels[1].xaxis, [round(size) for size in sizes])
     for panel in panels:
         panel.grid(alpha=0.3, which="both")
     out.parent.mkdir(parents=True, exist_ok=True)
     return save_figure(figure, out)
+
+
+def _plain_numbers(axis: Any, values: list[int]) -> None:
+    """Ticks at these values of a logarithmic axis, written out."""
+    axis.set_ticks(values, labels=[f"{value:,}" for value in values])
+    axis.set_ticks([], minor=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
