@@ -84,6 +84,7 @@ def prepared(asked: Asked, run: Run, say: Callable[[str], None]) -> tuple[TuneCo
     """What can be known, and wrong, without the model."""
     if not run.exists():
         run.check_free()
+    Run(asked.run).config()  # a folder that is no run is told as such
     tokenizer = Tokenizer.load(Run(asked.run).tokenizer_path)
     chat = Chat(tokenizer)
     config = plan(asked, tokenizer)
