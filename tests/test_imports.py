@@ -31,7 +31,7 @@ tables block
 skips state ahead
 model
 adapters
-loss
+loss policy
 precision
 utilisation
 optim

@@ -20,6 +20,8 @@ class Batch(NamedTuple):
     documents_BT: int64, number of the packed document within its row; None = one document a row.
     positions_BT: int64, place of a token inside its document; None = 0, 1, 2, ... along the row.
     logprobs_BT, reference_logprobs_BT, groups_B: behaviour policy, reference policy, pairs or groups.
+    kept_BTK: int64, the tokens that could be drawn in the target's place where top-k or top-p left few, filled up with
+        IGNORE; a place with IGNORE alone could draw any.
     """
 
     tokens_BT: Tensor
@@ -30,6 +32,7 @@ class Batch(NamedTuple):
     logprobs_BT: Tensor | None = None
     reference_logprobs_BT: Tensor | None = None
     groups_B: Tensor | None = None
+    kept_BTK: Tensor | None = None
 
     def num_targets(self) -> int:
         """Number of learned targets; synchronises with the device."""
