@@ -25,9 +25,9 @@ from wren.chat.agent import Loop
 from wren.chat.conversation import raw_calls
 from wren.chat.story_tasks import KINDS, Problem, problems
 from wren.errors import WrenError
-from wren.evals.intervals import accuracy
 from wren.files import atomic_writer, write_json
 from wren.generate import Sampling, load_run
+from wren.intervals import accuracy
 from wren.model import LM
 from wren.precision import Precision, choose_device, choose_precision
 from wren.tokenizer.chat import Chat, Message

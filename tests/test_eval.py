@@ -16,11 +16,11 @@ from wren.errors import ConfigError, DataError
 from wren.evals.answers import evaluate_choices, evaluate_pairs
 from wren.evals.bits_per_byte import evaluate_texts
 from wren.evals.evaluate import evaluate, lines
-from wren.evals.intervals import ratio_interval, share_interval, student
 from wren.evals.memory import by_halves, in_halves
 from wren.evals.questions import read_choices, read_pairs
 from wren.evals.scoring import Request, request, score
 from wren.generate import Loaded
+from wren.intervals import ratio_interval, share_interval, student
 from wren.precision import choose_precision
 
 CPU = choose_precision(torch.device("cpu"), "fp32")

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 # One line a level, lowest first. Rooms of one level do not know each other.
 ORDER = """
 errors
-files units interrupt
+files units interrupt intervals
 config exits flags shapes gpus
 run parts
 checkpoint plot sinks page

@@ -17,9 +17,9 @@ from rich.console import Console
 from wren import stories
 from wren.chat.agent import respond
 from wren.chat.command import conversation
-from wren.evals.intervals import share_interval
 from wren.files import atomic_writer
 from wren.generate import Loaded, Sampling, load_run
+from wren.intervals import share_interval
 from wren.precision import Precision, choose_device, choose_precision
 from wren.run import Run
 from wren.stories.questions import Asked as Story

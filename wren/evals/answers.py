@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from wren.evals.intervals import accuracy
 from wren.evals.questions import Choice, read_choices, read_pairs
 from wren.evals.scoring import Scored, request, score
 from wren.generate import Loaded
+from wren.intervals import accuracy
 from wren.precision import Precision
 
 

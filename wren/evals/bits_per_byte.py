@@ -19,9 +19,9 @@ from wren.batch import IGNORE, Batch
 from wren.data.loader import TokenStream
 from wren.data.sources import Source, open_sources
 from wren.errors import ConfigError, DataError
-from wren.evals.intervals import ratio_interval
 from wren.evals.memory import by_halves
 from wren.generate import Loaded
+from wren.intervals import ratio_interval
 from wren.loss import token_losses
 from wren.model import LM
 from wren.precision import Precision

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from wren.evals.intervals import ratio_interval, share_interval
 from wren.games.referee import Match
+from wren.intervals import ratio_interval, share_interval
 
 
 @dataclass(frozen=True, kw_only=True)
