@@ -45,7 +45,6 @@ chat
 tasks games
 think adapt
 evals
-rl
 recipes
 dial
 build
@@ -53,6 +52,7 @@ budget planning
 report doctor
 pretrain
 tune
+rl
 quickstart_chat
 quickstart lab
 export serve
