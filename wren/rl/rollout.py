@@ -125,6 +125,12 @@ def ask(asker: Asker, engine: Engine, problems: Sequence[Problem], samples: int,
     return groups
 
 
+def shown(asker: Asker, group: Group) -> str:
+    """A problem with what the model says to it, for a reader."""
+    said = [f"{asker.text(each)}   [{score:g}]" for each, score in zip(group.samples, group.rewards, strict=True)]
+    return "\n".join([group.problem.prompt, *said, f"a right answer: {group.problem.answer}"])
+
+
 def length_of(completion: Completion) -> int:
     """Tokens that were drawn, with the one that stopped it."""
     return len(completion.drawn) + (completion.ended_by is not None)
