@@ -17,12 +17,14 @@ from tyro.extras import SubcommandApp
 from wren.errors import ConfigError
 from wren.flags import Device, Json, Settings, Time, check_json, write
 from wren.lab.commands import compare, probe
+from wren.rl.commands import play
 
 app = SubcommandApp()
 tokenizer_app = SubcommandApp()
 app.command(tokenizer_app, name="tokenizer", help="Train, compare and look at tokenizers.")
 app.command(probe)
 app.command(compare)
+app.command(play)
 
 
 @app.command
