@@ -204,3 +204,11 @@ def peak_memory_bytes() -> int | None:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def context_len(run: Run) -> int:
+    """The length of the rows that a run was trained on; raises ConfigError where it does not say."""
+    try:
+        return int(run.config()["train"]["context_len"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{run.config_path} lacks train.context_len; restore it.") from error

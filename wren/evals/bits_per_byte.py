@@ -18,14 +18,13 @@ from torch import Tensor
 from wren.batch import IGNORE, Batch
 from wren.data.loader import TokenStream
 from wren.data.sources import Source, open_sources
-from wren.errors import ConfigError, DataError
+from wren.errors import DataError
 from wren.evals.memory import by_halves
 from wren.generate import Loaded
 from wren.intervals import ratio_interval
 from wren.loss import token_losses
 from wren.model import LM
 from wren.precision import Precision
-from wren.run import Run
 from wren.tokenizer import Tokenizer
 
 
@@ -109,14 +108,6 @@ def evaluate_texts(
 def _interval(windows: Sequence[tuple[float, int]]) -> dict[str, float | None]:
     low, high = ratio_interval(*zip(*windows, strict=True)) or (None, None)
     return {"low": low, "high": high}
-
-
-def context_len(run: Run) -> int:
-    """The length of the rows that a run was trained on; raises ConfigError where it does not say."""
-    try:
-        return int(run.config()["train"]["context_len"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"{run.config_path} lacks train.context_len; restore it.") from error
 
 
 def _tokens(source: Source, tokenizer: Tokenizer) -> np.ndarray:

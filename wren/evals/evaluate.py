@@ -8,11 +8,11 @@ from typing import Any
 from wren import __version__
 from wren.errors import ConfigError, DiskError
 from wren.evals.answers import evaluate_choices, evaluate_pairs
-from wren.evals.bits_per_byte import context_len, evaluate_texts
+from wren.evals.bits_per_byte import evaluate_texts
 from wren.files import write_json
 from wren.generate import load_run
 from wren.precision import Precision
-from wren.run import Run
+from wren.run import Run, context_len
 
 
 def evaluate(

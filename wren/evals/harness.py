@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from wren.errors import ConfigError
-from wren.evals.bits_per_byte import context_len
 from wren.evals.scoring import Request, request, score
 from wren.generate import Loaded, Sampling, load_run, stream_text
 from wren.precision import Precision, choose_device, choose_precision
-from wren.run import Run
+from wren.run import Run, context_len
 
 NAME = "wren"
 

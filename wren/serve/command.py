@@ -15,12 +15,11 @@ import uvicorn
 
 from wren import units
 from wren.errors import ConfigError
-from wren.evals.bits_per_byte import context_len
 from wren.files import describe
 from wren.generate import Bits, Engine, Loaded, load_run
 from wren.interrupt import Signals
 from wren.precision import Precision
-from wren.run import Run
+from wren.run import Run, context_len
 from wren.serve.app import Serving, create_app
 from wren.serve.asking import Served
 from wren.serve.limits import Limits, is_loopback
