@@ -559,6 +559,69 @@ def tasks(
     return write(json_, result)
 
 
+@app.command
+def adapt(
+    run: Path,
+    text: tuple[str, ...] = (),
+    choose: tuple[str, ...] = (),
+    lr: float | None = None,
+    rank: int = 16,
+    chunk: int = 64,
+    context: int | None = None,
+    gate: bool = True,
+    carry: bool = False,
+    compare: bool = True,
+    max_tokens: int | None = None,
+    streams: int = 8,
+    text_key: str = "text",
+    seed: int = 0,
+    device: Device = "auto",
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
+    json_: Json = None,
+) -> int:
+    """Let a trained model learn from a text while it reads it, and measure whether that helps; the run stays as it is.
+
+    Args:
+        run: The run directory.
+        text: Files, folders or globs of documents, each read with an adapter of its own.
+        choose: Other documents, on which the learning rate is chosen.
+        lr: Learning rate of the adapters instead.
+        rank: Of the adapters.
+        chunk: Tokens that are scored before the adapter learns from them.
+        context: Tokens before a chunk that it sees; by default what fits the length that the run was trained on.
+        gate: Use and train an adapter only while it would have helped so far.
+        carry: Go on from states that earlier adapters left behind instead of reading the context again.
+        compare: Measure the form without a gate too, and longer contexts that take as long.
+        max_tokens: Tokens of each document at most.
+        streams: Documents at once.
+        text_key: The JSON key or parquet column that holds the text.
+        seed: Seed of the adapters.
+        dtype: Number format of matrix products; auto chooses by the device.
+    """
+    from wren.adapt import documents
+    from wren.precision import choose_device, choose_precision
+
+    check_json(json_)
+    asked = documents.Asked(
+        texts=text,
+        choose=choose,
+        lr=lr,
+        rank=rank,
+        chunk=chunk,
+        context=context,
+        gate=gate,
+        carry=carry,
+        max_tokens=max_tokens,
+        streams=streams,
+        text_key=text_key,
+        seed=seed,
+        compare=compare,
+    )
+    result = documents.adapt_documents(run, choose_precision(choose_device(device), dtype), asked, _warn)
+    print("\n".join(documents.lines(result)))
+    return write(json_, result)
+
+
 @app.command(name="eval")
 def evaluate(
     run: Path,
