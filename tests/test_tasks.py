@@ -357,3 +357,31 @@ def test_arithmetic_agrees_with_python_on_random_expressions():
         assert arithmetic.value(text) == expected, text
         compared += 1
     assert compared > 150
+
+
+@pytest.mark.parametrize(
+    "name", ["chain_sum", "chain_sum:max_terms=6:minus=false", "reverse_word", "sort_numbers:descending", "countdown"]
+)
+def test_a_problem_that_is_stated_is_read_back(name):
+    task = tasks.read(name)
+    assert task.invents
+    for problem in task.problems(0, 100):
+        found = task.stated(problem.prompt)
+        assert found is not None
+        assert (found.prompt, found.mark) == (problem.prompt, problem.mark)
+        assert task.score(found, problem.answer) == 1
+        assert found.answer in ("", problem.answer)
+
+
+@pytest.mark.parametrize("text", ["", "x", "Sort: ", "Sort: 1  2 3", "Sort: 1 2 3 1000", "Sort: 01 2 3", "1+", "1+2",
+    "01+2=", "1+2=3=", "1+2+3+4=", "100+1=", "Reverse: ", "Reverse: Ab", "Reverse: abcdefgh", "Reverse: abc ",
+    "Make 5: ", "Make 0: 1 2 3", "Make 5: 1 2", "Make 5: 1 2 13", "Make 500: 1 2 3"])  # fmt: skip
+def test_what_states_no_problem_is_not_read(text):
+    for name in ("chain_sum", "reverse_word", "sort_numbers", "countdown"):
+        assert tasks.read(name).stated(text) is None
+
+
+def test_most_tasks_cannot_be_invented():
+    task = tasks.read("list_functions")
+    assert not task.invents
+    assert task.stated(task.problem(0, 0).prompt) is None

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 from wren.errors import ConfigError, DataError, unknown_key
 
@@ -80,6 +80,13 @@ class Task(ABC):
 
     def size(self, split: Split) -> int | None:
         """Problems of a split, None where they are drawn without end."""
+        return None
+
+    invents: ClassVar[bool] = False  # whether `stated` can read problems
+
+    def stated(self, prompt: str) -> Problem | None:
+        """The problem that a text of anyone's states, in the very form of this task and within its settings; None for
+        every other text. Its answer, where only a search would find one, may be empty."""
         return None
 
     def problem(self, seed: int, index: int, split: Split = "train") -> Problem:

@@ -3,12 +3,18 @@
 17+25-4=    ->    38
 """
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import ClassVar
 
 from wren.errors import ConfigError
 from wren.tasks import answers
+from wren.tasks.answers import MAX_CHARACTERS
 from wren.tasks.task import Problem, Task, named, settings_between
+
+_STATED = re.compile(r"[0-9]+(?:[+-][0-9]+)+=")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +43,27 @@ class Rules(Task):
             digits = rng.randint(self.min_digits, self.max_digits)
             terms.append(rng.randrange(10 ** (digits - 1) if digits > 1 else 0, 10**digits))
         signs = [1, *(rng.choice((1, -1)) if self.minus else 1 for _ in terms[1:])]
-        signed = [sign * term for sign, term in zip(signs, terms, strict=True)]
-        prompt = "".join(f"{'-' if sign < 0 else '+'}{term}" for sign, term in zip(signs, terms, strict=True))
-        # 3+4 and 4+3 are one problem: the other order must not give it away
-        key = " ".join(f"{term:+d}" for term in sorted(signed))
-        return Problem(prompt=f"{prompt[1:]}=", answer=str(sum(signed)), key=key)
+        return _problem(signs, terms)
+
+    invents: ClassVar[bool] = True
+
+    def stated(self, prompt: str) -> Problem | None:
+        if not _STATED.fullmatch(prompt) or len(prompt) > MAX_CHARACTERS:
+            return None
+        found = re.findall(r"([+-]?)([0-9]+)", prompt[:-1])
+        terms, signs = [term for _, term in found], [-1 if sign == "-" else 1 for sign, _ in found]
+        fits = self.min_terms <= len(terms) <= self.max_terms and (self.minus or -1 not in signs)
+        fits = fits and all(self.min_digits <= len(term) <= self.max_digits for term in terms)
+        fits = fits and all(term == str(int(term)) for term in terms)
+        return _problem(signs, [int(term) for term in terms]) if fits else None
 
     def score(self, problem: Problem, text: str) -> float:
         return float(answers.same(problem.answer, text))
+
+
+def _problem(signs: Sequence[int], terms: Sequence[int]) -> Problem:
+    signed = [sign * term for sign, term in zip(signs, terms, strict=True)]
+    prompt = "".join(f"{'-' if sign < 0 else '+'}{term}" for sign, term in zip(signs, terms, strict=True))
+    # 3+4 and 4+3 are one problem: the other order must not give it away
+    key = " ".join(f"{term:+d}" for term in sorted(signed))
+    return Problem(prompt=f"{prompt[1:]}=", answer=str(sum(signed)), key=key)

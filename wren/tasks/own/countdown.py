@@ -3,9 +3,12 @@
 Make 24: 3 5 9    ->    9+3*5
 """
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from random import Random
+from typing import ClassVar
 
 from wren.errors import ConfigError, DataError
 from wren.tasks import arithmetic
@@ -49,16 +52,24 @@ class Rules(Task):
             target = _target(tree)
             if target is None or not 1 <= target <= self.max_target:
                 continue
-            given = sorted(numbers)
             rng.shuffle(numbers)
-            asked = " ".join(map(str, numbers))
-            key = f"{target}: {' '.join(map(str, given))}"
-            return Problem(
-                prompt=f"Make {target}: {asked}", answer=_written(tree), key=key, data=(target, tuple(given))
-            )
+            return _problem(target, numbers, _written(tree))
         raise DataError(
             f"The task {self.name} finds no problem in {_TRIES} tries; raise max_target or allow more signs."
         )
+
+    invents: ClassVar[bool] = True
+
+    def stated(self, prompt: str) -> Problem | None:
+        """Whether a target can be made is not said: the answer is empty."""
+        if not re.fullmatch(r"Make [0-9]{1,7}: [0-9]{1,4}(?: [0-9]{1,4})*", prompt):
+            return None
+        target, *numbers = (int(number) for number in re.findall("[0-9]+", prompt))
+        fits = self.min_numbers <= len(numbers) <= self.max_numbers and 1 <= target <= self.max_target
+        fits = fits and all(1 <= number <= self.max_number for number in numbers)
+        if not fits or prompt != _asked(target, numbers):
+            return None
+        return _problem(target, numbers, "")
 
     def _tree(self, numbers: list[int], rng: Random) -> Expression:
         """The numbers joined at random, two parts at a time."""
@@ -83,6 +94,16 @@ class Rules(Task):
             )
         except arithmetic.ExpressionError:
             return 0.0
+
+
+def _asked(target: int, numbers: Sequence[int]) -> str:
+    return f"Make {target}: {' '.join(map(str, numbers))}"
+
+
+def _problem(target: int, numbers: Sequence[int], answer: str) -> Problem:
+    given = sorted(numbers)
+    key = f"{target}: {' '.join(map(str, given))}"
+    return Problem(prompt=_asked(target, numbers), answer=answer, key=key, data=(target, tuple(given)))
 
 
 def _target(tree: Expression) -> int | None:

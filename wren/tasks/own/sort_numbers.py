@@ -6,6 +6,7 @@ Sort: 31 4 15 9    ->    4 9 15 31
 import re
 from dataclasses import dataclass
 from random import Random
+from typing import ClassVar
 
 from wren.errors import ConfigError
 from wren.tasks.answers import MAX_CHARACTERS
@@ -36,9 +37,21 @@ class Rules(Task):
 
     def draw(self, rng: Random) -> Problem:
         numbers = [rng.randint(0, self.max_value) for _ in range(rng.randint(self.min_numbers, self.max_numbers))]
+        return self._problem(numbers)
+
+    def _problem(self, numbers: list[int]) -> Problem:
         ordered = sorted(numbers, reverse=self.descending)
         # by what is in it: another order of the same numbers has the same answer
         return Problem(prompt=f"Sort: {_written(numbers)}", answer=_written(ordered), key=_written(sorted(numbers)))
+
+    invents: ClassVar[bool] = True
+
+    def stated(self, prompt: str) -> Problem | None:
+        if not re.fullmatch(r"Sort: [0-9]{1,7}(?: [0-9]{1,7})*", prompt):
+            return None
+        numbers = [int(number) for number in prompt.split()[1:]]
+        fits = self.min_numbers <= len(numbers) <= self.max_numbers and max(numbers) <= self.max_value
+        return self._problem(numbers) if fits and prompt == f"Sort: {_written(numbers)}" else None
 
     def score(self, problem: Problem, text: str) -> float:
         return float(len(text) <= MAX_CHARACTERS and re.split(r"[\s,]+", text.strip()) == problem.answer.split())
