@@ -176,7 +176,7 @@ def test_redrawing_asks_more_problems_for_those_without_signal(base):
     batches = batches_for(base, redraw=2)
     batches.next_batch()
     assert batches.last["samples"] == 3 * 4 * 3
-    assert batches.index == 12
+    assert batches.source.state() == {"index": 12}
 
 
 def test_the_state_of_a_round_in_pieces_comes_back(base, monkeypatch):

@@ -12,6 +12,8 @@ def play(
     task: str | None = None,
     out: Path | None = None,
     form: Literal["plain", "bare", "chat"] | None = None,
+    invent: bool = False,
+    gate: bool = True,
     steps: int | None = None,
     time_: Time = None,
     lr: float | None = None,
@@ -37,6 +39,9 @@ def play(
         task: The task to learn, as `wren tasks` names it: chain_sum, countdown:max_number=9, file:PATH.jsonl.
         out: The new run directory; by default RUN-TASK.
         form: How problems are put: chat to a tuned run, bare or plain to a base; by default as the run was trained.
+        invent: The model writes the problems too, and is paid for those that it solves about half of the time.
+        gate: Only problems that the task can read are asked, and its verifier scores; --no-gate shows what happens
+            without: anything is asked, and the majority of the attempts counts as right.
         steps: Optimizer steps; by default 100.
         time_: How long to learn instead, such as 90s or 10m.
         lr: Learning rate.
@@ -61,11 +66,14 @@ def play(
         raise ConfigError("Name what to play: --task NAME; `wren tasks` lists the tasks.")
     if run is None:
         raise ConfigError("Name the run that learns with --run DIR; `wren train` and `wren tune` make runs.")
+    if not gate and not invent:
+        raise ConfigError("--no-gate goes with --invent; a task's own problems need no gate.")
     asked = Asked(
         run=run,
         task=task,
         out=out or run.with_name(f"{run.resolve().name}-{task.partition(':')[0]}"),
         form=form,
+        origin="task" if not invent else "invented" if gate else "ungated",
         steps=steps,
         seconds=None if time_ is None else units.seconds(time_),
         lr=lr,

@@ -29,6 +29,7 @@ from wren.rl.curve import reward_plot
 from wren.rl.held_out import row, solved
 from wren.rl.rollout import Asker, ask, shown
 from wren.rl.settings import Asked, TaskPlayConfig, plan, read_task
+from wren.rl.sources import new_source
 from wren.run import Run
 from wren.tasks.task import Problem
 from wren.train import measure_step_seconds, train
@@ -139,7 +140,11 @@ def _build(config: TaskPlayConfig, loaded: Loaded, precision: Precision) -> _Par
     asker = Asker(read_task(config.task), loaded.tokenizer, config.form)
     reference = frozen_copy(model) if config.policy.kl else None
     torch.manual_seed(config.seed)
-    batches = RolloutBatches(model, asker, config.rollout, precision, seed=config.seed, reference=reference)
+    longest = max(len(problem.prompt) for problem in asker.task.problems(config.seed, 50))
+    source = new_source(config.origin, asker, config.seed, 2 * longest)
+    batches = RolloutBatches(
+        model, asker, config.rollout, precision, seed=config.seed, reference=reference, source=source
+    )
     loss = PolicyLoss(config.policy, batches.drawing)
     return _Parts(config, model, config.optimizer.build(model), asker, batches, loss, precision)
 

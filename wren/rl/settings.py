@@ -16,6 +16,7 @@ from wren.policy import PolicyConfig
 from wren.precision import DTypeName
 from wren.rl.advantage import Normalise
 from wren.rl.rollout import RolloutConfig
+from wren.rl.sources import Origin
 from wren.tasks.prompts import FORMS, Form
 from wren.tasks.task import Task, check_gold
 from wren.train import TrainConfig
@@ -30,7 +31,8 @@ class TaskPlayConfig:
     """Everything that determines a reinforcement; written as config.json.
 
     recipe: the base's. base, base_step, base_fingerprint: the run it began with, the step of its checkpoint, and what
-    identifies its weights. task: what `wren.tasks.read` knows it by. form: how problems are put. eval_problems:
+    identifies its weights. task: what `wren.tasks.read` knows it by. form: how problems are put. origin: who
+    writes the problems. eval_problems:
     held-out ones that are asked at every evaluation; eval_samples: of each, for pass@k. time_budget: seconds of steps
     that were asked for and measured into train.steps.
     """
@@ -42,6 +44,7 @@ class TaskPlayConfig:
     train: TrainConfig
     task: str
     form: Form
+    origin: Origin = "task"
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     seed: int = 0
@@ -68,6 +71,7 @@ class Asked:
     task: str
     out: Path
     form: Form | None = None
+    origin: Origin = "task"
     steps: int | None = None
     seconds: float | None = None
     lr: float | None = None
@@ -121,6 +125,7 @@ def plan(asked: Asked, raw: Any, loaded: Loaded, task: Task) -> TaskPlayConfig:
         ),
         task=task.name,
         form=form,
+        origin=asked.origin,
         rollout=rollout,
         policy=_changed(PolicyConfig(), entropy=asked.entropy, kl=asked.kl),
         seed=asked.seed,
