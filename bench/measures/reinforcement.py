@@ -49,7 +49,8 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
-    """gold: problems with solutions. start_steps: of the start. seconds: that each way goes on. lrs: by way."""
+    """gold: problems with solutions. start_steps: of the start. seconds: that each way goes on. lrs: by way. whole: the
+    start learns to write problems too."""
 
     tasks: tuple[str, ...]
     seeds: tuple[int, ...]
@@ -66,11 +67,13 @@ class Terms:
     samples: int = 8
     test: int = 500
     split: Split = "test"
+    whole: bool = False
 
 
 @dataclass
 class Solutions:
-    """Problems with what a model is to say, one a row. gold: how many different ones there are, None = no end."""
+    """Problems with what a model is to say, one a row. gold: how many different ones there are, None = no end. whole:
+    the problem's text is learned too, so that the model can invent others."""
 
     task: Task
     tokenizer: Tokenizer
@@ -78,6 +81,7 @@ class Solutions:
     seed: int
     gold: int | None
     row: int = 0
+    whole: bool = False
 
     def next_batch(self) -> Batch:
         rows = []
@@ -90,6 +94,7 @@ class Solutions:
         for i, (tokens, begun) in enumerate(rows):
             whole = torch.tensor(tokens)
             tokens_BT[i, : len(whole) - 1] = whole[:-1]
+            begun = 1 if self.whole else begun
             targets_BT[i, begun - 1 : len(whole) - 1] = whole[begun:]
         return Batch(tokens_BT, targets_BT)
 
@@ -171,7 +176,8 @@ def a_start(terms: Terms, name: str, folder: Path, seed: int = 0) -> tuple[Path,
     gold = [task.problem(seed + 10_000, i, "train") for i in range(terms.gold)]
     tokenizer = Tokenizer.train([prompts.document(problem, "bare") for problem in gold], terms.vocab_size)
     config = _config(terms, tokenizer, seed)
-    model, _ = trained(config, Solutions(task, tokenizer, terms.batch_size, seed, terms.gold), CPU, lambda text: None)
+    batches = Solutions(task, tokenizer, terms.batch_size, seed, terms.gold, whole=terms.whole)
+    model, _ = trained(config, batches, CPU, lambda text: None)
     room = max(len(tokenizer.encode(problem.said)) for problem in gold) + 4
     return _saved(config, model, tokenizer, folder / "start"), room
 
