@@ -50,7 +50,7 @@ Say = Callable[[str], None]
 @dataclass(frozen=True, kw_only=True)
 class Terms:
     """gold: problems with solutions. start_steps: of the start. seconds: that each way goes on. lrs: by way. whole: the
-    start learns to write problems too."""
+    start learns to write problems too. others: a task whose problems it learns to write, without solutions."""
 
     tasks: tuple[str, ...]
     seeds: tuple[int, ...]
@@ -68,12 +68,14 @@ class Terms:
     test: int = 500
     split: Split = "test"
     whole: bool = False
+    others: str | None = None
 
 
 @dataclass
 class Solutions:
     """Problems with what a model is to say, one a row. gold: how many different ones there are, None = no end. whole:
-    the problem's text is learned too, so that the model can invent others."""
+    the problem's text is learned too, so that the model can invent others. others: every second row is a problem of
+    this task without a solution."""
 
     task: Task
     tokenizer: Tokenizer
@@ -82,11 +84,12 @@ class Solutions:
     gold: int | None
     row: int = 0
     whole: bool = False
+    others: Task | None = None
 
     def next_batch(self) -> Batch:
         rows = []
         for _ in range(self.batch_size):
-            rows.append(self._row(self._problem()))
+            rows.append(self._unsolved() if self.others is not None and self.row % 2 else self._row(self._problem()))
             self.row += 1
         longest = max(len(tokens) for tokens, _ in rows) - 1
         tokens_BT = torch.full((len(rows), longest), self.tokenizer.pad_id)
@@ -104,6 +107,11 @@ class Solutions:
         turn, place = divmod(self.row, self.gold)
         order = torch.randperm(self.gold, generator=torch.Generator().manual_seed(self.seed * 10_007 + turn))
         return self.task.problem(self.seed + 10_000, int(order[place]), "train")
+
+    def _unsolved(self) -> tuple[list[int], int]:
+        assert self.others is not None
+        problem = self.others.problem(self.seed + 20_000, self.row % (self.gold or self.row + 1), "train")
+        return prompts.tokens(problem, self.tokenizer, "bare"), 1
 
     def _row(self, problem: Problem) -> tuple[list[int], int]:
         begun = prompts.tokens(problem, self.tokenizer, "bare")
@@ -176,7 +184,8 @@ def a_start(terms: Terms, name: str, folder: Path, seed: int = 0) -> tuple[Path,
     gold = [task.problem(seed + 10_000, i, "train") for i in range(terms.gold)]
     tokenizer = Tokenizer.train([prompts.document(problem, "bare") for problem in gold], terms.vocab_size)
     config = _config(terms, tokenizer, seed)
-    batches = Solutions(task, tokenizer, terms.batch_size, seed, terms.gold, whole=terms.whole)
+    others = None if terms.others is None else read_task(terms.others)
+    batches = Solutions(task, tokenizer, terms.batch_size, seed, terms.gold, whole=terms.whole, others=others)
     model, _ = trained(config, batches, CPU, lambda text: None)
     room = max(len(tokenizer.encode(problem.said)) for problem in gold) + 4
     return _saved(config, model, tokenizer, folder / "start"), room
