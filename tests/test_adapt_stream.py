@@ -260,7 +260,7 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"texts": ()}, "no text to adapt to"),
+        ({"texts": ()}, "nothing to adapt to"),
         ({"lr": -1.0}, "learning rate is -1"),
         ({"lr": float("nan")}, "learning rate is nan"),
         ({"rank": 0}, "rank is 0"),

@@ -563,6 +563,7 @@ def tasks(
 def adapt(
     run: Path,
     text: tuple[str, ...] = (),
+    task: str = "",
     choose: tuple[str, ...] = (),
     lr: float | None = None,
     rank: int = 16,
@@ -573,17 +574,20 @@ def adapt(
     compare: bool = True,
     max_tokens: int | None = None,
     streams: int = 8,
+    steps: int = 8,
+    count: int = 100,
     text_key: str = "text",
     seed: int = 0,
     device: Device = "auto",
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     json_: Json = None,
 ) -> int:
-    """Let a trained model learn from a text while it reads it, and measure whether that helps; the run stays as it is.
+    """Let a trained model learn while it is used, and measure whether that helps; the run stays as it is.
 
     Args:
         run: The run directory.
         text: Files, folders or globs of documents, each read with an adapter of its own.
+        task: Learn from the examples in each prompt of this task instead, such as list_functions.
         choose: Other documents, on which the learning rate is chosen.
         lr: Learning rate of the adapters instead.
         rank: Of the adapters.
@@ -594,6 +598,8 @@ def adapt(
         compare: Measure the form without a gate too, and longer contexts that take as long.
         max_tokens: Tokens of each document at most.
         streams: Documents at once.
+        steps: With --task, of the adapter on each prompt's examples.
+        count: With --task, problems of the split "test".
         text_key: The JSON key or parquet column that holds the text.
         seed: Seed of the adapters.
         dtype: Number format of matrix products; auto chooses by the device.
@@ -602,6 +608,16 @@ def adapt(
     from wren.precision import choose_device, choose_precision
 
     check_json(json_)
+    if task and (text or choose):
+        raise ConfigError("--task and --text exclude each other; give one of them.")
+    if task:
+        from wren.adapt import few_shot, puzzles
+
+        few = few_shot.FewShotConfig(lr=few_shot.LR if lr is None else lr, rank=rank, steps=steps)
+        problems = puzzles.AskedTask(task=task, count=count, few_shot=few, compare=compare, seed=seed)
+        found = puzzles.adapt_task(run, choose_precision(choose_device(device), dtype), problems, _warn)
+        print("\n".join(puzzles.line(row) for row in found["forms"]))
+        return write(json_, found)
     asked = documents.Asked(
         texts=text,
         choose=choose,

@@ -64,7 +64,7 @@ class Asked:
 
     def __post_init__(self) -> None:
         if not self.texts:
-            raise ConfigError("There is no text to adapt to; give --text FILE.")
+            raise ConfigError("There is nothing to adapt to; give --text FILE or --task NAME.")
         if self.lr is not None and self.choose:
             raise ConfigError("--lr and --choose both say what the learning rate is; give one of them.")
         if self.max_tokens is not None and self.max_tokens < 1:
