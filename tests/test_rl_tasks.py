@@ -18,11 +18,12 @@ from wren.progress import TrainingProgress
 from wren.rl import held_out, reinforce
 from wren.rl.advantage import advantages, has_signal, token_weights
 from wren.rl.batches import RolloutBatches
-from wren.rl.rollout import Asker, Group, RolloutConfig, ask, batch_of, length_of
-from wren.rl.settings import Asked, form_of, plan, read_task
+from wren.rl.rollout import Group, RolloutConfig, ask, batch_of, length_of
+from wren.rl.settings import Asked, plan
 from wren.run import Run
 from wren.tasks.passes import pass_at_k
 from wren.tasks.task import Problem
+from wren.think.asker import Asker, form_of, read_task
 from wren.train import Interrupted
 
 TASK = "reverse_word:min_letters=2:max_letters=3:alphabet=5"

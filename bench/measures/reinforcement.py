@@ -34,11 +34,12 @@ from wren.precision import Precision, choose_precision
 from wren.recipes import RunConfig
 from wren.rl.held_out import solved
 from wren.rl.reinforce import reinforce
-from wren.rl.rollout import Asker, RolloutConfig, ask
-from wren.rl.settings import Asked, read_task
+from wren.rl.rollout import RolloutConfig, ask
+from wren.rl.settings import Asked
 from wren.run import Run
 from wren.tasks import prompts
 from wren.tasks.task import Problem, Split, Task
+from wren.think.asker import Asker, read_task
 from wren.tokenizer import Tokenizer
 from wren.train import measure_step_seconds, train
 

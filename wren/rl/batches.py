@@ -18,9 +18,10 @@ from wren.model import LM
 from wren.policy import Drawing
 from wren.precision import Precision
 from wren.rl.advantage import advantages, has_signal, token_weights
-from wren.rl.rollout import Asker, Group, RolloutConfig, batch_of, length_of, with_kept, with_reference
+from wren.rl.rollout import Group, RolloutConfig, batch_of, length_of, with_kept, with_reference
 from wren.rl.sources import FromTask, Source
 from wren.tasks.task import RIGHT
+from wren.think.asker import Asker
 
 _ROUND = 1 << 20  # problems that a round can ask at most, so that no two rounds ask the same number
 

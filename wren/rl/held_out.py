@@ -7,9 +7,10 @@ from wren.generate import Engine, Sampling
 from wren.intervals import accuracy, ratio_interval
 from wren.model import LM
 from wren.precision import Precision
-from wren.rl.rollout import Asker, ask
+from wren.rl.rollout import ask
 from wren.tasks.passes import pass_at_k
 from wren.tasks.task import RIGHT, Problem
+from wren.think.asker import Asker
 
 _SEED = 7_777  # of the samples: the same at every evaluation
 

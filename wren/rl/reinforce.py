@@ -27,11 +27,12 @@ from wren.progress import TrainingProgress
 from wren.rl.batches import RolloutBatches, frozen_copy
 from wren.rl.curve import reward_plot
 from wren.rl.held_out import row, solved
-from wren.rl.rollout import Asker, ask, shown
-from wren.rl.settings import Asked, TaskPlayConfig, plan, read_task
+from wren.rl.rollout import ask, shown
+from wren.rl.settings import Asked, TaskPlayConfig, plan
 from wren.rl.sources import new_source
 from wren.run import Run
 from wren.tasks.task import Problem
+from wren.think.asker import Asker, read_task
 from wren.train import measure_step_seconds, train
 
 _TEST_SEED, _VAL_SEED = 0, 0  # the splits are apart already

@@ -18,11 +18,8 @@ from wren.model import LM
 from wren.policy import Drawing, policy_terms
 from wren.precision import Precision
 from wren.rl.advantage import Baseline, Normalise
-from wren.tasks import prompts
-from wren.tasks.prompts import Form
-from wren.tasks.task import Problem, Task
-from wren.tokenizer import Tokenizer
-from wren.tokenizer.chat import Chat
+from wren.tasks.task import Problem
+from wren.think.asker import Asker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,41 +62,6 @@ class RolloutConfig:
     def is_cut(self) -> bool:
         """Whether some tokens cannot be drawn."""
         return self.top_k is not None or self.top_p is not None
-
-
-@dataclass(frozen=True)
-class Asker:
-    """How problems are put to a model and what its replies are worth."""
-
-    task: Task
-    tokenizer: Tokenizer
-    form: Form
-
-    def prompt(self, problem: Problem) -> list[int]:
-        return prompts.tokens(problem, self.tokenizer, self.form)
-
-    @property
-    def stop_ids(self) -> frozenset[int]:
-        """What ends a reply: any special token."""
-        return frozenset(self.tokenizer.special.values())
-
-    def text(self, completion: Completion) -> str:
-        if self.form == "chat":
-            return Chat(self.tokenizer).reply(completion.tokens).content
-        return self.tokenizer.decode(completion.tokens)
-
-    def score(self, problem: Problem, completion: Completion) -> float:
-        """From 0 to 1."""
-        return prompts.score(self.task, problem, self.text(completion), self.form)
-
-    def check_length(self, model: LM, prompt: Sequence[int], max_tokens: int) -> None:
-        """Raises ConfigError for a prompt that leaves a position table no room for a reply."""
-        room = model.config.learned_positions
-        if room is not None and len(prompt) + max_tokens > room:
-            raise ConfigError(
-                f"A prompt of {self.task.name} has {len(prompt)} tokens, and with {max_tokens} of a reply that is more "
-                f"than the {room} positions of this model; lower --max-tokens."
-            )
 
 
 @dataclass(frozen=True)

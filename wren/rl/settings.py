@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from wren import config as configs
-from wren import tasks
 from wren.errors import ConfigError, unknown_key
 from wren.generate import Loaded
 from wren.model import ModelConfig
@@ -18,7 +17,8 @@ from wren.rl.advantage import Normalise
 from wren.rl.rollout import RolloutConfig
 from wren.rl.sources import Origin
 from wren.tasks.prompts import FORMS, Form
-from wren.tasks.task import Task, check_gold
+from wren.tasks.task import Task
+from wren.think.asker import form_of
 from wren.train import TrainConfig
 
 T = TypeVar("T")
@@ -135,22 +135,6 @@ def plan(asked: Asked, raw: Any, loaded: Loaded, task: Task) -> TaskPlayConfig:
     if asked.problems is not None:
         config = dataclasses.replace(config, eval_problems=asked.problems)
     return configs.replace(config, _settings(asked.settings))
-
-
-def form_of(raw: Any) -> Form:
-    """How problems are put to a run that was not told: a conversation where it was tuned for that."""
-    raw = raw if isinstance(raw, dict) else {}
-    for form in FORMS:
-        if raw.get("form") == form:
-            return form
-    return "chat" if "objective" in raw else "bare"
-
-
-def read_task(name: str) -> Task:
-    """The task, once its verifier has agreed with its own gold answers; raises ConfigError and DataError."""
-    task = tasks.read(name)
-    check_gold(task)
-    return task
 
 
 def _room(characters: int) -> int:

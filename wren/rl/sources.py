@@ -15,8 +15,9 @@ from typing import Any, Literal
 
 from wren.errors import ConfigError
 from wren.generate import Engine, Sampling, row_seed
-from wren.rl.rollout import Asker, Group, ask
+from wren.rl.rollout import Group, ask
 from wren.tasks.task import RIGHT, Problem
+from wren.think.asker import Asker
 from wren.tokenizer import Tokenizer
 
 Origin = Literal["task", "invented", "ungated"]
