@@ -13,7 +13,8 @@ from typing import NamedTuple
 import torch
 
 from wren.adapt.examples import Episode, Puzzle, View, episodes, read_puzzle, views, voted
-from wren.adapt.learner import Learner
+from wren.adapt.learner import Learner, check_rate
+from wren.adapters.adapter import AdapterConfig
 from wren.batch import IGNORE, Batch
 from wren.errors import ConfigError
 from wren.generate import Engine, Request, Sampling, row_seed, stream_rows
@@ -43,6 +44,8 @@ class FewShotConfig:
     max_tokens: int = 48
 
     def __post_init__(self) -> None:
+        check_rate(self.lr)
+        AdapterConfig(rank=self.rank)
         for name in ("steps", "episodes", "votes", "max_tokens"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"few_shot.{name} is {getattr(self, name)}; it must be at least 1.")

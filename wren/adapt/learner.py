@@ -58,7 +58,7 @@ class Learner:
 
     def set_lr(self, lr: float) -> None:
         """Raises ConfigError as the constructor."""
-        self.optimizer.set_factor(_optimizer(lr).lr / self.optimizer.config.lr)
+        self.optimizer.set_factor(check_rate(lr) / self.optimizer.config.lr)
 
     def step(self) -> bool:
         """One step along the gradients that are there, which are dropped; False where it had to be undone.
@@ -83,10 +83,15 @@ class Learner:
         self.rollbacks += 1
 
 
-def _optimizer(lr: float) -> OptimizerConfig:
+def check_rate(lr: float) -> float:
+    """The learning rate itself; raises ConfigError where it is not a number above 0."""
     if not 0 < lr < float("inf"):
         raise ConfigError(f"The learning rate is {lr}; it must be a number above 0.")
-    return OptimizerConfig(lr=lr, weight_decay=0.0, betas=(0.9, 0.95))
+    return lr
+
+
+def _optimizer(lr: float) -> OptimizerConfig:
+    return OptimizerConfig(lr=check_rate(lr), weight_decay=0.0, betas=(0.9, 0.95))
 
 
 @contextlib.contextmanager

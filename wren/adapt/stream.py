@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from wren.adapt.gate import Gate, GateConfig
-from wren.adapt.learner import Learner
+from wren.adapt.learner import Learner, check_rate
 from wren.adapt.windows import Scorer, Window, Windows, window
 from wren.adapters.adapter import AdapterConfig
 from wren.adapters.rows import Adapters
@@ -39,6 +39,8 @@ class StreamConfig:
     streams: int = 8
 
     def __post_init__(self) -> None:
+        check_rate(self.lr)
+        AdapterConfig(rank=self.rank)
         if self.streams < 1:
             raise ConfigError(f"{self.streams} streams cannot be read at once; ask for at least 1.")
         if self.replay and self.windows.past == "carry":
