@@ -18,6 +18,7 @@ from wren.errors import ConfigError
 from wren.flags import Device, Json, Settings, Time, check_json, write
 from wren.lab.commands import compare, probe
 from wren.rl.commands import play
+from wren.think.commands import think
 
 app = SubcommandApp()
 tokenizer_app = SubcommandApp()
@@ -25,6 +26,7 @@ app.command(tokenizer_app, name="tokenizer", help="Train, compare and look at to
 app.command(probe)
 app.command(compare)
 app.command(play)
+app.command(think)
 
 
 @app.command

@@ -1,0 +1,72 @@
+"""The table and the picture of `wren think`: accuracy against generated tokens and against seconds."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from wren.plot import colours, save_figure
+
+
+def table(result: dict[str, Any]) -> Table:
+    """A line for every algorithm and budget, and under them pass@k."""
+    found = Table(title=f"{result['task']}, {result['count']} problems", box=box.SIMPLE, pad_edge=False)
+    columns = ("algorithm", "budget", "right", "95 % interval", "tokens", "samples", "seconds")
+    for name in columns:
+        found.add_column(name, justify="left" if name == "algorithm" else "right", no_wrap=True)
+    rows = result["rows"]
+    for name in dict.fromkeys(row["name"] for row in rows):
+        for number, row in enumerate(own := [row for row in rows if row["name"] == name]):
+            shown = f"{name}{' (verifier)' if row['verifier'] else ''}" if number == 0 else ""
+            found.add_row(
+                shown, f"{row['budget']:,}", f"{row['accuracy']:.1%}", _interval(row), f"{row['tokens']:,.0f}",
+                f"{row['samples']:,.1f}", f"{row['seconds']:.3g}", end_section=number == len(own) - 1,
+            )  # fmt: skip
+    for row in result["passes"]:
+        found.add_row(f"pass@{row['k']}", "", f"{row['pass']:.1%}", _interval(row), f"{row['tokens']:,.0f}", "", "")
+    found.caption = "tokens, samples, seconds: of one problem in the mean, of all problems together"
+    return found
+
+
+def _interval(row: dict[str, Any]) -> str:
+    return "" if row["low"] is None else f"{max(0.0, row['low']):.1%} to {min(1.0, row['high']):.1%}"
+
+
+def picture(result: dict[str, Any], path: Path) -> Path:
+    """Draws both panels and returns the path."""
+    from matplotlib.figure import Figure  # here: importing matplotlib takes a second
+
+    figure = Figure(figsize=(11, 4.8), dpi=120, layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    rows = result["rows"]
+    names = list(dict.fromkeys(row["name"] for row in rows))
+    for axes, key in ((left, "tokens"), (right, "seconds")):
+        for name, colour in zip(names, colours(len(names)), strict=True):
+            own = sorted((row for row in rows if row["name"] == name), key=lambda row: row[key])
+            style = "s--" if own[0]["verifier"] else "o-"
+            label = f"{name} (verifier)" if own[0]["verifier"] else name
+            _line(axes, own, key, "accuracy", style, label, colour)
+        if key == "tokens" and result["passes"]:
+            _line(axes, result["passes"], key, "pass", "x:", "pass@k", "black")
+        axes.set_xscale("log")
+        axes.set_xlabel({"tokens": "generated tokens", "seconds": "seconds"}[key] + " of a problem")
+        axes.grid(alpha=0.3)
+    left.set_ylabel("right answers, with 95 % intervals")
+    left.set_ylim(-0.02, 1.02)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside right upper", fontsize="small")
+    figure.suptitle(f"{result['task']}, {result['count']} problems")
+    return save_figure(figure, path)
+
+
+def _line(axes: Any, rows: Sequence[dict[str, Any]], key: str, value: str, style: str, label: str, colour: Any) -> None:
+    shares = [row[value] for row in rows]
+    errors = [
+        [max(0.0, row[value] - (row["low"] or 0.0)) if row["low"] is not None else 0.0 for row in rows],
+        [max(0.0, row["high"] - row[value]) if row["high"] is not None else 0.0 for row in rows],
+    ]
+    axes.errorbar(
+        [row[key] for row in rows], shares, errors, fmt=style, label=label, color=colour, markersize=4, linewidth=1,
+        capsize=2, elinewidth=0.7,
+    )  # fmt: skip
