@@ -1,6 +1,6 @@
 """One type for every stage: what a training step learns from.
 
-B batch, T time.
+B batch, T time, K last places of a row, V vocabulary.
 """
 
 from collections.abc import Callable
@@ -22,6 +22,8 @@ class Batch(NamedTuple):
     logprobs_BT, reference_logprobs_BT, groups_B: behaviour policy, reference policy, pairs or groups.
     kept_BTK: int64, the tokens that could be drawn in the target's place where top-k or top-p left few, filled up with
         IGNORE; a place with IGNORE alone could draw any.
+    probs_BKV: float, distributions over the vocabulary to learn in the last K places of a row instead of one target
+        each, as a search of a game gives them; the targets there only say what counts.
     """
 
     tokens_BT: Tensor
@@ -33,6 +35,7 @@ class Batch(NamedTuple):
     reference_logprobs_BT: Tensor | None = None
     groups_B: Tensor | None = None
     kept_BTK: Tensor | None = None
+    probs_BKV: Tensor | None = None
 
     def num_targets(self) -> int:
         """Number of learned targets; synchronises with the device."""

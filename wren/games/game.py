@@ -62,6 +62,10 @@ class Game(ABC, Generic[S]):
         """The worth of a position searched `depth` >= 1 plies, and the moves that reach it; not for hidden games."""
         return best_moves(state, depth, self.evaluate)
 
+    def is_held_out(self, state: S) -> bool:
+        """Whether a position is kept for tests, so that whoever trains leaves it out."""
+        return False
+
     def perfect_moves(self, state: S) -> tuple[int, ...]:
         """Every move that keeps what the position is worth; only of games whose `exact` holds "solver"."""
         raise ConfigError(f"The game {self.name} has no solver; agreement is measured with minimax of a depth instead.")
