@@ -480,6 +480,7 @@ def serve(
     max_tokens: int | None = None,
     max_requests: int = 64,
     max_queue: int = 256,
+    max_budget: int = 16_384,
     state_memory: str | None = None,
     drain: str = "30s",
     bits: Literal[8, 4] | None = None,
@@ -500,6 +501,7 @@ def serve(
         max_tokens: Tokens of a completion at most; by default what the context holds.
         max_requests: Requests that run at once.
         max_queue: Requests that wait; one more is told to come back later.
+        max_budget: Tokens that a request may have generated to think about its answer.
         state_memory: Bytes that all states may take, such as 2G; by default half of the memory that is free.
         drain: How long what runs may take to end after a signal, such as 30s.
         bits: Hold the matrices in 8 or 4 bits; a little worse, smaller and on a CPU quicker.
@@ -524,6 +526,7 @@ def serve(
         max_tokens=max_tokens,
         max_requests=max_requests,
         max_queue=max_queue,
+        max_budget=max_budget,
         state_memory=units.count(state_memory, "number of bytes") if state_memory else None,
         drain=units.seconds(drain),
         bits=bits,

@@ -12,6 +12,7 @@ from wren.serve.errors import ApiError
 from wren.serve.limits import Limits
 from wren.serve.rows import Row
 from wren.serve.schema import ChatMessage, ChatRequest, Common, CompletionRequest, NamedTool
+from wren.serve.thinking import thinking
 from wren.serve.worker import Ask, Talk
 from wren.tokenizer import Tokenizer
 from wren.tokenizer.chat import Chat, read_messages
@@ -67,11 +68,16 @@ def chat(served: Served, body: ChatRequest) -> Choices:
         bias=_bias(served, body.logit_bias),
         keep=n == 1,
     )
+    given = {name for name in body.model_fields_set if getattr(body, name) not in (None, False)}
+    given |= {"max_tokens"} if "max_completion_tokens" in given else set()
+    thought = thinking(
+        speaker, request, served.limits, algorithm=body.algorithm, budget=body.budget, given=sorted(given)
+    )
     written = forced[1:] if forced else None
     caller = speaker if tools else None
     rows = [Row(served.tokenizer, i, _stops(body.stop), chat=caller, written=written) for i in range(n)]
     talk = Talk(chat=speaker, prompt=tuple(prompt), forced=forced, exact=body.seed is not None)
-    return Choices((Ask(request=request, rows=rows, talk=talk),), n, top)
+    return Choices((Ask(request=request, rows=rows, talk=talk, thinking=thought),), n, top)
 
 
 def completion(served: Served, body: CompletionRequest) -> Choices:

@@ -48,6 +48,7 @@ class Options:
     max_tokens: int | None = None
     max_requests: int = 64
     max_queue: int = 256
+    max_budget: int = 16_384
     state_memory: int | None = None
     drain: float = 30.0
     bits: Bits | None = None
@@ -161,6 +162,7 @@ def chosen_limits(loaded: Loaded, options: Options) -> Limits:
         context_len=context,
         max_prompt=min(options.max_prompt or context, context),
         max_tokens=min(options.max_tokens or context, context),
+        max_budget=options.max_budget,
         max_requests=options.max_requests,
         max_queue=options.max_queue,
     )

@@ -23,13 +23,14 @@ _LONGEST_WAIT = 60  # seconds that Retry-After says at most
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """context_len: tokens of a prompt and its completion together. max_prompt: of the prompt alone. max_tokens: of a
-    completion. max_samples: completions of one request. max_requests: that run at once. max_queue: that wait until
-    they may run. max_body: bytes of a request.
+    completion. max_budget: that are generated to think about one. max_samples: completions of one request.
+    max_requests: that run at once. max_queue: that wait until they may run. max_body: bytes of a request.
     """
 
     context_len: int
     max_prompt: int
     max_tokens: int
+    max_budget: int = 16_384
     max_samples: int = 128
     max_requests: int = 64
     max_queue: int = 256

@@ -135,6 +135,12 @@ class ChatRequest(Common):
     response_format: ResponseFormat | None = None
     modalities: list[str] | None = None
     reasoning_effort: str | None = None
+    budget: int | None = Field(
+        None, ge=1, lt=_INT64, description="Wren's own: tokens that may be generated in all to think about the answer."
+    )
+    algorithm: str | None = Field(
+        None, min_length=1, max_length=200, description="Wren's own: how to think, such as vote, best_by_score or auto."
+    )
     store: bool | None = None
     service_tier: str | None = None
 

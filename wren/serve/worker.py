@@ -21,6 +21,8 @@ from wren.serve.errors import ApiError
 from wren.serve.metrics import Metrics
 from wren.serve.prefixes import Kept, Prefixes
 from wren.serve.rows import Delta, Row
+from wren.serve.thinking import Thinking, fits, told
+from wren.think.thought import Thought
 from wren.tokenizer.chat import Chat
 
 CACHE_SHARE = 4  # kept conversations take at most one part in so many of the memory for states
@@ -41,11 +43,13 @@ class Talk:
 
 @dataclass(frozen=True, kw_only=True)
 class Ask:
-    """One prompt: a request for the engine, and the row that reads each of its samples."""
+    """One prompt: a request for the engine, and the row that reads each of its samples. thinking: the request is not
+    made as it is, but an algorithm answers it."""
 
     request: Request
     rows: Sequence[Row]
     talk: Talk | None = None
+    thinking: Thinking | None = None
 
 
 class Started(NamedTuple):
@@ -67,6 +71,7 @@ class Job:
     asks: Sequence[Ask]
     inbox: "asyncio.Queue[Started | Delta | Ended | ApiError]" = field(default_factory=asyncio.Queue)
     handles: list[Handle] = field(default_factory=list)
+    thoughts: list[Thought] = field(default_factory=list)
     kept: list[Kept] = field(default_factory=list)
     cached: int = 0
     submitted: float = 0.0
@@ -95,6 +100,7 @@ class Worker:
         self.stats = Stats(max_state_bytes=self.engine.max_bytes)
         self._orders: queue.SimpleQueue[tuple[str, Job | None]] = queue.SimpleQueue()
         self._jobs: dict[Handle, tuple[Job, Ask]] = {}
+        self._thoughts: dict[Thought, tuple[Job, Ask]] = {}
         self._out: list[tuple[Job, Started | Delta | Ended | ApiError]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="wren-engine", daemon=True)
@@ -132,6 +138,7 @@ class Worker:
         while self._take():
             try:
                 self._tell(self.engine.step())
+                self._think()
             except Exception as error:  # noqa: BLE001  (who waits is told, and the server goes on)
                 self._recover(error)
             self._flush()
@@ -158,6 +165,9 @@ class Worker:
     def _submit(self, job: Job) -> None:
         try:
             for ask in job.asks:
+                if ask.thinking is not None:
+                    self._begin(job, ask, ask.thinking)
+                    continue
                 handle = self.engine.submit(self._with_prefix(job, ask))
                 job.handles.append(handle)
                 self._jobs[handle] = (job, ask)
@@ -165,6 +175,29 @@ class Worker:
             self._end(job, ApiError(400, str(error), code="invalid_request"))
             return
         self._out.append((job, Started()))
+
+    def _begin(self, job: Job, ask: Ask, thinking: Thinking) -> None:
+        """Raises WrenError."""
+        fits(self.engine, thinking.case, self.engine.max_bytes - self.prefixes.max_bytes)
+        thought = thinking.begin(self.engine)
+        job.thoughts.append(thought)
+        self._thoughts[thought] = (job, ask)
+
+    def _think(self) -> None:
+        """Lets every thought go on whose branches are there, and tells what was chosen."""
+        for thought, (job, ask) in list(self._thoughts.items()):
+            try:
+                thought.advance()
+            except WrenError as error:
+                self.metrics.count("failed_requests")
+                self._end(job, ApiError(503, str(error), code="engine_error", retry_after=5))
+                continue
+            if not thought.done:
+                continue
+            now = time.monotonic()
+            self._observe(job, now)
+            self._out += [(job, delta) for delta in told(ask.rows[0], thought)]
+            self._complete(job, now)
 
     def _with_prefix(self, job: Job, ask: Ask) -> Request:
         """The request behind the longest part of its conversation that is kept. Raises ConfigError."""
@@ -192,12 +225,19 @@ class Worker:
         for handle in job.handles:
             self.engine.cancel(handle)
             self._jobs.pop(handle, None)
+        for thought in job.thoughts:
+            thought.close()
+            self._thoughts.pop(thought, None)
         self._read(job)
         self._out.append((job, last))
 
     def _end_all(self, error: ApiError) -> None:
-        for job in {id(job): job for job, _ in self._jobs.values()}.values():
+        for job in self._running():
             self._end(job, error)
+
+    def _running(self) -> list[Job]:
+        every = (*self._jobs.values(), *self._thoughts.values())
+        return list({id(job): job for job, _ in every}.values())
 
     def _read(self, job: Job) -> None:
         """The kept states that the job began with are no longer needed for it."""
@@ -212,8 +252,9 @@ class Worker:
         else:
             logger.exception("A step of the engine failed", exc_info=error)
             failure = ApiError(500, "The server failed inside; its log says why.", code="internal_error")
-        jobs = {id(job): job for job, _ in self._jobs.values()}.values()
+        jobs = self._running()
         self._jobs.clear()
+        self._thoughts.clear()
         self.prefixes.clear()
         for job in jobs:
             job.over = True
@@ -258,8 +299,10 @@ class Worker:
 
     def _complete(self, job: Job, now: float) -> None:
         prompt = sum(len(ask.request.prompt) for ask in job.asks)
-        silent = {handle for handle, ask in zip(job.handles, job.asks, strict=True) if ask.rows[0].silent}
+        asks = [ask for ask in job.asks if ask.thinking is None]
+        silent = {handle for handle, ask in zip(job.handles, asks, strict=True) if ask.rows[0].silent}
         drawn = sum(len(c.drawn) for handle in job.handles if handle not in silent for c in handle.completions)
+        drawn += sum(thought.case.spent for thought in job.thoughts)
         for name, count in (("prompt_tokens", prompt), ("generated_tokens", drawn), ("cached_tokens", job.cached)):
             self.metrics.count(name, count)
         self.metrics.observe("request_seconds", now - job.submitted)
