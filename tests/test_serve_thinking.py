@@ -104,9 +104,9 @@ def test_a_client_that_goes_away_ends_its_thought():
         with server.client(timeout=0.3) as client, pytest.raises(openai.APITimeoutError):
             client.chat.completions.create(
                 model="tiny",
-                messages=SKY,
+                messages=SKY,  # type: ignore[arg-type]
                 max_tokens=400,
-                extra_body={"budget": 200_000},  # type: ignore[arg-type]
+                extra_body={"budget": 200_000},
             )
         server.until("decoding_rows", 0)
         assert server.metric("cancelled_requests_total") == 1
