@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wren.batch import positions_in_documents
+from wren.ops.place import is_planned
 from wren.ops.ttt_linear.naive import EPS, Model
 from wren.ops.widen import widened
 
@@ -96,7 +97,8 @@ def _slots(T: int, size: int, lengths_B: Tensor | None, documents_BT: Tensor | N
     place_BT = place_BT if lengths_B is None else place_BT + lengths_B[:, None]
     begins_BT = place_BT % size == 0
     batch_BT = begins_BT.cumsum(1) - begins_BT[:, :1].long()
-    count = (T + size - 2) // size + 1 if documents_BT is None else int(batch_BT.max()) + 1
+    alone = documents_BT is None or is_planned()  # a plan has no values to ask for, and counts rows of one document
+    count = (T + size - 2) // size + 1 if alone else int(batch_BT.max()) + 1
     there_BT = torch.ones_like(begins_BT) if valid_B is None else index_T < valid_B[:, None]
     index_BT = torch.where(there_BT, batch_BT * size + place_BT % size, count * size)
     resets_BT = None if documents_BT is None else there_BT & (place_BT == 0)
