@@ -38,6 +38,8 @@ def records(path: Path) -> Iterator[str]:
         yield from (part for text in texts_of(open_sources([str(path)])) for part in text.split("\n\n"))
         return
     for line in read_lines(path, compression):
+        if not line.strip():
+            continue
         row: dict[str, Any] = json.loads(line)
         if "messages" in row:
             yield "\n".join(f"{turn['role']}: {turn['content']}" for turn in row["messages"])
