@@ -138,6 +138,7 @@ _MAGNET = {
     "selfplay.learn": "magnet", "selfplay.games": 4096, "selfplay.updates": 4, "selfplay.window": 1,
     "selfplay.opening": 0, "selfplay.league": 0.0, "selfplay.measure_every": 20, "selfplay.entropy": (1.0, 0.02),
 }  # fmt: skip
+_ROOM = 4  # tokens that a run may sample after an observation
 _KINDS = ("model", "optimizer", "schedule", "train", "selfplay", "search")
 
 
@@ -148,7 +149,7 @@ def plan(asked: AskedGame, game: Game) -> GamePlayConfig:
     generations = asked.generations or dials["generations"]
     tokens = GameTokens(game)
     model = [f"dim={dials['dim']}", f"depth={dials['depth']}", "num_heads=4", f"context_len={tokens.row_len}"]
-    model += [f"model.learned_positions={tokens.row_len}", f"lr={dials['lr']}", f"batch_size={dials['rows']}"]
+    model += [f"model.learned_positions={tokens.row_len + _ROOM}", f"lr={dials['lr']}", f"batch_size={dials['rows']}"]
     base = recipes.build("llama", vocab_size=tokens.vocab_size, settings=model)
     config = GamePlayConfig(
         recipe="llama",

@@ -1,0 +1,510 @@
+"""Self-play: searches, symmetries, what is kept of games, the league, resuming, and the verb."""
+
+import io
+import json
+import math
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from train_faults import stop_at
+
+from wren import checkpoint, cli, games
+from wren.batch import IGNORE
+from wren.errors import CheckpointError, ConfigError
+from wren.games.game import random_opening
+from wren.games.measures import agreement, positions
+from wren.games.players import Minimax
+from wren.games.referee import match
+from wren.games.rules import nim
+from wren.games.state import OVER
+from wren.interrupt import Interrupted
+from wren.policy import Drawing, PolicyConfig, PolicyLoss
+from wren.precision import choose_precision
+from wren.progress import TrainingProgress
+from wren.rl import game_run
+from wren.rl.game_loss import distribution_loss
+from wren.rl.game_net import Net, PolicyPlayer, SearchPlayer, answers
+from wren.rl.game_play_magnet import improved, play_magnet
+from wren.rl.game_play_reinforce import play_reinforce
+from wren.rl.game_play_search import play_search
+from wren.rl.game_player import open_player
+from wren.rl.game_rounds import three
+from wren.rl.game_search import SearchConfig, _plan, search, softmax
+from wren.rl.game_settings import AskedGame, SelfPlayConfig, plan, read_game
+from wren.rl.game_symmetry import symmetries
+from wren.rl.game_tokens import GameTokens
+from wren.rl.selfplay import SelfPlayBatches
+
+CPU = choose_precision(torch.device("cpu"), "fp32")
+SMALL = (
+    "model.depth=1", "selfplay.games=12", "selfplay.at_once=8", "selfplay.updates=3", "selfplay.window=2",
+    "selfplay.measure_every=2", "search.simulations=6", "train.batch_size=16", "selfplay.league=0.5",
+    "selfplay.league_games=4", "selfplay.rivals=1",
+)  # fmt: skip
+HIDDEN = ("model.depth=1", "selfplay.games=100", "selfplay.updates=2", "selfplay.measure_every=3")
+
+
+def asked(folder: Path, game: str = "nim:heaps=2,2,2", *, generations: int = 4, **options: Any) -> AskedGame:
+    options.setdefault("settings", SMALL)
+    return AskedGame(game=game, run=folder / "run", generations=generations, **options)
+
+
+def parts(folder: Path, game: str, settings: tuple[str, ...] = SMALL, **options: Any) -> game_run.Parts:
+    rules = read_game(game)
+    return game_run.build(plan(asked(folder, game, settings=settings, **options), rules), rules, folder, CPU)
+
+
+def ignorant(states: Any) -> list[tuple[list[float], float]]:
+    return [([0.0] * len(state.legal()), 0.0) for state in states]
+
+
+def test_a_search_of_someone_who_knows_nothing_plays_nearly_perfectly() -> None:
+    game = read_game("tic_tac_toe")
+    states = [state for state in positions(game) if state.player != OVER and bin(state.x | state.o).count("1") >= 4]
+    states = Random(0).sample(states, 200)
+    few, many = (search(states, ignorant, SearchConfig(simulations=n), None) for n in (1, 200))
+
+    def right(found: Any) -> float:
+        moves = {state: each.move for state, each in zip(states, found, strict=True)}
+        return agreement(states, lambda state, rng: moves[state], game.perfect_moves).share or 0.0
+
+    assert right(many) > 0.97 > 0.8 > right(few)
+
+
+def test_the_improved_policy_prefers_perfect_moves_more_than_the_prior_does() -> None:
+    game = read_game("tic_tac_toe")
+    states = [random_opening(game, 4, Random(i)) for i in range(60)]
+    found = search(states, ignorant, SearchConfig(simulations=32), [Random(i) for i in range(60)])
+    before = after = 0.0
+    for state, each in zip(states, found, strict=True):
+        good = set(game.perfect_moves(state))
+        before += len(good) / len(state.legal())
+        after += sum(p for move, p in zip(state.legal(), each.policy, strict=True) if move in good)
+        assert sum(each.policy) == pytest.approx(1)
+        assert -1 <= each.worth <= 1
+        assert each.move in state.legal()
+    assert after > before + 6
+
+
+def test_a_win_in_one_is_worth_one_and_a_lost_position_less_than_nothing() -> None:
+    game = read_game("connect4")
+    state = game.start()
+    for move in (0, 1, 0, 1, 0, 1):
+        state = state.play(move)
+    found = search([state, state.play(6)], ignorant, SearchConfig(simulations=64), None)
+    assert found[0].move == 0
+    assert found[0].worth > 0.9
+    assert found[1].move == 1
+    assert found[1].worth > 0.9
+    threatened = state.play(6).play(2)  # O has not won; X wins at 0
+    assert search([threatened], ignorant, SearchConfig(simulations=32), None)[0].move == 0
+
+
+def test_sequential_halving_spends_all_simulations_on_fewer_and_fewer_moves() -> None:
+    for considered in (1, 2, 3, 7, 16):
+        for simulations in (1, 5, 32, 100):
+            plan_of = _plan(considered, simulations)
+            assert len(plan_of) == simulations
+            assert plan_of[0] == 0
+            visits = [0] * considered
+            for due in plan_of:  # there is always a move with so many visits
+                visits[visits.index(due)] += 1
+    assert max(np.bincount(_plan(8, 32))) == 8
+    assert _plan(8, 32)[-1] >= 5
+
+
+def test_a_search_does_not_depend_on_what_is_searched_beside_it() -> None:
+    game = read_game("connect4")
+    states = [random_opening(game, 5, Random(i)) for i in range(6)]
+    how = SearchConfig(simulations=20)
+    together = search(states, ignorant, how, [Random(i) for i in range(6)])
+    assert together == [search([state], ignorant, how, [Random(i)])[0] for i, state in enumerate(states)]
+
+
+@pytest.mark.parametrize("name", ["tic_tac_toe", "connect4", "breakthrough", "nim:heaps=3,3,3"])
+def test_symmetries_turn_positions_into_positions_of_the_same_game(name: str) -> None:
+    game = read_game(name)
+    known = symmetries(game)
+    assert len(known) == {"tic_tac_toe": 8, "nim": 6}.get(game.name, 2)
+    assert [row.tolist() for row in known[0]] == [list(range(game.observation_len)), list(range(len(game.moves)))]
+    for seed, (seen, moves) in enumerate(known):
+        new_of = np.argsort(moves)  # the old move moves[m] is called m
+        rng, old, new = Random(seed), game.start(), game.start()
+        while old.player != OVER:
+            turned = np.array(old.observation(old.player))[seen]
+            assert turned.tolist() == list(new.observation(new.player))
+            assert sorted(new_of[list(old.legal())]) == sorted(new.legal())
+            move = rng.choice(old.legal())
+            old, new = old.play(move), new.play(int(new_of[move]))
+        assert old.returns() == new.returns()
+
+
+@pytest.mark.parametrize("name", games.names())
+def test_rows_are_text_that_the_tokenizer_reads_and_name_the_position(name: str) -> None:
+    game = read_game(name)
+    tokens = GameTokens(game)
+    states = {}
+    for seed in range(60):
+        state = random_opening(game, seed % 3, Random(seed))
+        states[state.observation(state.player)] = state
+    rows_BT = tokens.rows(list(states.values()))
+    assert rows_BT.shape == (len(states), tokens.row_len)
+    assert len({tuple(row) for row in rows_BT.tolist()}) == len(states)
+    ids = [*tokens.seen.tolist(), *tokens.moves.tolist(), *tokens.worths.tolist()]
+    assert len(set(ids)) == len(ids)
+    assert not set(ids) & {32, 33, 63}
+    if max(ids) < 128:
+        text = bytes(rows_BT[0, 1:].tolist()).decode()
+        assert text.endswith("?!")
+        assert tokens.tokenizer.encode(text) == rows_BT[0, 1:].tolist()
+
+
+def test_the_loss_is_the_divergence_from_the_distributions(tmp_path: Path) -> None:
+    made = parts(tmp_path, "tic_tac_toe")
+    batch = made.batches.next_batch()
+    assert batch.probs_BKV is not None
+    assert batch.weights_BT is not None
+    assert torch.allclose(batch.probs_BKV.sum(-1), torch.ones(16, 2))
+    assert int((batch.targets_BT != IGNORE).sum()) == batch.num_targets() == 32
+    with torch.no_grad():
+        q_BKV = answers(made.model, batch.tokens_BT).softmax(-1)
+        expected = torch.distributions.kl_divergence(
+            torch.distributions.Categorical(batch.probs_BKV), torch.distributions.Categorical(q_BKV)
+        ).sum()
+        assert distribution_loss(made.model, batch) == pytest.approx(float(expected), rel=1e-4)
+        at_rest = distribution_loss(made.model, batch._replace(probs_BKV=q_BKV))
+        assert float(at_rest) == pytest.approx(0, abs=1e-4)
+    with pytest.raises(ValueError, match="no distributions"):
+        distribution_loss(made.model, batch._replace(probs_BKV=None))
+
+
+def test_games_are_kept_from_both_seats_with_opposite_worths(tmp_path: Path) -> None:
+    made = parts(tmp_path, "tic_tac_toe")
+    config = SelfPlayConfig(games=20, at_once=7, opening=2, bootstrap=0.0)
+    played, numbers = play_search(made.game, made.batches.net, None, config, SearchConfig(simulations=4), "a")
+    again, _ = play_search(made.game, made.batches.net, None, config, SearchConfig(simulations=4), "a")
+    assert numbers["games"] == 20
+    assert len(played) == numbers["positions"]
+    assert 0 < numbers["illegal"] < 1
+    assert all(np.array_equal(getattr(played, k), getattr(again, k)) for k in vars(played))
+    seats = played.tokens_NT[:, 1]
+    assert {int(seat) for seat in seats} == set(made.batches.tokens.seen[:2].tolist())
+    worth = played.worths_N3 @ np.array([-1, 0, 1])
+    won_first, won_second = (worth[seats == made.batches.tokens.seen[i]].mean() for i in (0, 1))
+    assert np.allclose(played.worths_N3.sum(1), 1)
+    assert won_first * won_second < 0
+    assert np.allclose(played.probs_NM.sum(1), 1)
+
+
+def test_a_past_self_sits_in_one_seat_and_its_positions_are_not_kept(tmp_path: Path) -> None:
+    made = parts(tmp_path, "tic_tac_toe")
+    config = SelfPlayConfig(games=10, opening=0, league=1.0)
+    played, _ = play_search(made.game, made.batches.net, made.batches.net, config, SearchConfig(simulations=2), "b")
+    alone, _ = play_search(made.game, made.batches.net, None, config, SearchConfig(simulations=2), "b")
+    assert 0 < len(played) < 0.7 * len(alone)
+
+
+def test_positions_held_out_are_never_learned(tmp_path: Path) -> None:
+    made = parts(tmp_path, "nim:heaps=3,3:hold_out=0.4")
+    assert isinstance(made.game, nim.Rules)
+    held = {tuple(made.batches.tokens.rows([state])[0].tolist()) for state in made.game.positions(held_out=True)}
+    assert held
+    assert made.batches.measure.states == list(made.game.positions(held_out=True))
+    config = SelfPlayConfig(games=60, opening=3)
+    played, _ = play_search(made.game, made.batches.net, None, config, SearchConfig(simulations=4), "c")
+    drawn, _ = play_reinforce(made.game, made.batches.net, None, config, [0.0, 0.0], "c")
+    for found in (played, drawn):
+        assert len(found) > 20
+        assert not held & {tuple(row) for row in found.tokens_NT.tolist()}
+
+
+def test_worths_as_outcomes_have_that_mean() -> None:
+    for worth in (-1.0, -0.3, 0.0, 0.8, 1.0):
+        loss, draw, win = three(worth)
+        assert loss + draw + win == pytest.approx(1)
+        assert win - loss == pytest.approx(worth)
+        assert min(loss, draw) >= 0
+
+
+def test_a_step_of_mirror_descent_prefers_what_paid_and_is_pulled_to_uniform() -> None:
+    better = improved([0.0, 0.0], [1000, 1000], [500.0, -500.0], 1.0, 0.0)
+    assert better[0] == pytest.approx(1 / (1 + math.exp(-1)), abs=0.01)
+    rest = improved([2.0, 0.0], [1000, 1000], [0.0, 0.0], 1.0, 0.5)
+    assert softmax([2.0, 0.0])[0] > rest[0] > 0.5
+    assert rest == pytest.approx(softmax([2.0 / 1.5, 0.0]))
+    rare = improved([0.0, 0.0], [10_000, 1], [0.0, 3.0], 1.0, 0.0)
+    assert 0.5 < rare[1] < 0.7  # one lucky game is no proof
+
+
+def test_mirror_descent_on_kuhn_comes_nearer_to_an_equilibrium(tmp_path: Path) -> None:
+    settings = ("selfplay.games=1000", "selfplay.measure_every=30", "selfplay.rivals=0", "selfplay.entropy=0.5,0.1")
+    result = game_run.selfplay(
+        asked(tmp_path, "kuhn", generations=60, settings=settings), device="cpu", say=lambda text: None
+    )
+    rows = [row for row in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines() if "exploitability" in row]
+    assert len(rows) == 2
+    assert result["exploitability"] < 0.2 < json.loads(rows[0])["exploitability"]
+    assert result["average_exploitability"] < 0.35
+
+
+def test_every_information_set_that_was_seen_is_learned_once(tmp_path: Path) -> None:
+    made = parts(tmp_path, "leduc", HIDDEN)
+    config = SelfPlayConfig(learn="magnet", games=300)
+    played, numbers = play_magnet(made.game, made.batches.net, made.batches.measure.sets, config, 0.1, "d")
+    assert len(played) == len({tuple(row) for row in played.tokens_NT.tolist()}) == numbers["positions"]
+    assert abs(numbers["mean_return"]) < 1.5
+    assert np.allclose(played.weights_NK[:, 1].mean(), 1)
+
+
+def test_illegal_moves_lose_and_are_counted_or_are_never_made(tmp_path: Path) -> None:
+    made = parts(tmp_path, "tic_tac_toe")
+    baselines = [0.0, 0.0]
+    options: dict[str, Any] = {"learn": "reinforce", "games": 200, "opening": 0}
+    lost, numbers = play_reinforce(
+        made.game, made.batches.net, None, SelfPlayConfig(illegal="lose", **options), baselines, "e"
+    )
+    masked, none = play_reinforce(made.game, made.batches.net, None, SelfPlayConfig(**options), baselines, "e")
+    assert none["illegal"] == 0 < numbers["illegal"] < 1
+    assert baselines[0] * baselines[1] < 0
+    assert lost.legal_NM.all()
+    assert not masked.legal_NM.all()
+    assert masked.legal_NM[np.arange(len(masked)), masked.probs_NM.argmax(1)].all()
+    wrong = lost.probs_NM.argmax(1)[lost.weights_NK[:, 1] < 0]
+    assert len(wrong) > 50
+
+
+def test_a_policy_gradient_sees_the_probabilities_that_moves_were_drawn_with(tmp_path: Path) -> None:
+    made = parts(tmp_path, "tic_tac_toe", learn="reinforce")
+    batch = made.batches.next_batch()
+    loss = PolicyLoss(PolicyConfig(), Drawing())
+    loss(made.model, batch)
+    assert loss.seen.difference < 1e-4
+    assert loss.seen.entropy > 0
+
+
+def stripped(run: Path) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if "second" not in k} for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("game", "options"),
+    [
+        ("nim:heaps=2,2,2", {}),
+        ("tic_tac_toe", {"learn": "reinforce"}),
+        ("kuhn", {"settings": HIDDEN}),
+    ],
+)
+def test_a_killed_run_goes_on_as_if_it_had_not_been(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, game: str, options: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(game_run, "curve", lambda run: run.path)
+    quiet: dict[str, Any] = {"device": "cpu", "say": lambda text: None}
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    first = game_run.selfplay(asked(whole, game, **options), **quiet)
+    watch = TrainingProgress.watch
+    stop = 5 if game == "kuhn" else 8
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingProgress, "watch", lambda self, *row: (stop_at(stop)(*row), watch(self, *row))[1])
+        with pytest.raises(Interrupted):
+            game_run.selfplay(asked(cut, game, **options), **quiet)
+    second = game_run.selfplay(asked(cut, game, **options), **quiet)
+    assert stripped(whole / "run") == stripped(cut / "run")
+    left, right = (checkpoint.load(checkpoint.newest_good(f / "run" / "checkpoints")[0] or f) for f in (whole, cut))
+    for old, new in ((left.model, right.model), (left.optimizer, right.optimizer)):
+        assert all(torch.equal(old[name], new[name]) for name in old)
+    assert left.state["batches"] == right.state["batches"]
+    assert left.state["batches"]["league"]["members"]
+    for name in ("measure", "games", "positions", "elo_by_generation"):
+        assert first[name] == second[name]
+    frozen = checkpoint.steps(whole / "run" / "league")
+    assert frozen == checkpoint.steps(cut / "run" / "league") == second_members(right, second)
+
+
+def second_members(saved: checkpoint.Checkpoint, result: dict[str, Any]) -> list[int]:
+    return [*saved.state["batches"]["league"]["members"], result["generations"]]
+
+
+def test_a_missing_round_of_games_is_a_sentence(tmp_path: Path) -> None:
+    made = parts(tmp_path, "nim:heaps=2,2,2")
+    made.batches.next_batch()
+    state = made.batches.state()
+    other = parts(tmp_path, "nim:heaps=2,2,2").batches
+    other.load_state(state)
+    batch = made.batches.next_batch()
+    assert all(torch.equal(a, b) for a, b in zip(batch, other.next_batch(), strict=True) if a is not None)
+    (tmp_path / "rounds" / "000001.npz").write_bytes(b"half a fil")
+    other.load_state(state)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        other.next_batch()
+
+
+def spoil(batches: SelfPlayBatches) -> None:
+    with torch.no_grad():
+        for p in batches.model.parameters():
+            p.mul_(-3)
+
+
+def test_a_collapse_goes_back_to_the_best_generation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = parts(tmp_path, "tic_tac_toe", (*SMALL, "selfplay.patience=2"))
+    batches, measures = made.batches, iter([40.0, 10.0, 300.0, 11.0, 200.0, 200.0, 10.0])
+    row = {"losing_lines": 0, "losing_lines_first": 0, "losing_lines_second": 0, "lines": 1}
+    monkeypatch.setattr(batches.measure, "row", lambda: {**row, "measure": next(measures)})
+    best, backs = {}, []
+    for generation in range(7):
+        batches.generation = generation
+        if generation == 1:
+            best = {name: x.clone() for name, x in checkpoint.weights(made.model).items()}
+        backs.append(batches.measured()["rolled_back_to"])
+        if generation != 5:
+            spoil(batches)
+        else:
+            assert all(torch.equal(x, best[name]) for name, x in checkpoint.weights(made.model).items())
+    assert backs == [None, None, None, None, None, 1, None]
+    assert batches.league.rollbacks == 1
+    assert batches.league.best == 6
+    assert batches.league.members == list(range(7))
+
+
+def test_the_league_keeps_first_best_and_newest(tmp_path: Path) -> None:
+    made = parts(tmp_path, "nim:heaps=2,2,2", (*SMALL, "selfplay.members=4"))
+    league = made.batches.league
+    for generation in range(12):
+        league.admit(generation, made.model, made.optimizer, {"measure": 0.0 if generation == 5 else 1.0, "optimal": 0})
+    assert len(league.members) == 4
+    assert {0, 5, 11} <= set(league.members)
+    league.sweep()
+    assert checkpoint.steps(league.folder) == league.members
+    league.play_matches(11, made.batches.net, 0)
+    assert league.ratings()["11"].games == 4
+
+
+def test_a_member_with_another_vocabulary_is_refused(tmp_path: Path) -> None:
+    made, other = parts(tmp_path / "a", "nim:heaps=2,2,2"), parts(tmp_path / "b", "tic_tac_toe")
+    row = {"measure": 0.0}
+    made.batches.league.admit(0, made.model, made.optimizer, row)
+    other.batches.league.folder = made.batches.league.folder
+    with pytest.raises(CheckpointError, match="plays nim, not tic_tac_toe"):
+        other.batches.league.player(0, other.model)
+
+
+def test_more_search_plays_better(tmp_path: Path) -> None:
+    made = parts(tmp_path, "connect4", ("model.depth=1", "model.dim=32", "model.mixers.0.num_heads=2"))
+    net = Net(made.model, made.batches.tokens)
+    few, many = (SearchPlayer(net, SearchConfig(simulations=n)) for n in (2, 32))
+    assert np.mean(match(made.game, many, few, pairs=12, opening=4).points) > 0.7
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of three tiny generations of tic-tac-toe."""
+    folder = tmp_path_factory.mktemp("played")
+    line = ["play", "--game", "tic_tac_toe", "--run", str(folder / "run"), "--generations", "3", "--device", "cpu"]
+    assert cli.main([*line, "--set", *SMALL, "--json", str(folder / "found.json")]) == 0
+    found = json.loads((folder / "found.json").read_text())
+    assert found["losing_lines"] > 0
+    assert found["generations"] == 3
+    assert found["game"] == "tic_tac_toe"
+    return folder / "run"
+
+
+def test_a_run_of_self_play_is_an_ordinary_run(played: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (played / "league.png").exists()
+    assert (played / "result.json").exists()
+    tokens, game = GameTokens(read_game("tic_tac_toe")), read_game("tic_tac_toe")
+    prompt = bytes(tokens.rows([game.start()])[0, 1:].tolist()).decode()
+    assert cli.main(["sample", "--run", str(played), "--prompt", prompt, "--max-tokens", "1", "--device", "cpu"]) == 0
+    assert capsys.readouterr().out.startswith(prompt)
+
+
+def test_the_same_command_measures_a_complete_run_again(played: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["play", "--game", "tic_tac_toe", "--run", str(played), "--generations", "3", "--device", "cpu", "--set"]
+    assert cli.main([*line, *SMALL]) == 0
+    assert "complete already" in capsys.readouterr().out
+    assert cli.main([*line, *SMALL, "search.simulations=7"]) == 2
+    assert "search.simulations = 6, and now it is 7" in capsys.readouterr().err
+
+
+def test_a_match_and_a_person_at_the_terminal(
+    played: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["play", "--game", "tic_tac_toe", "--run", str(played), "--device", "cpu"]
+    out = tmp_path / "match.json"
+    options = ["--against", "minimax:2", "--games", "10", "--opening", "2", "--budget", "8", "--json", str(out)]
+    assert cli.main([*line, *options]) == 0
+    found = json.loads(out.read_text())
+    assert found["games"] == 10 == found["wins"] + found["draws"] + found["losses"]
+    assert "scores" in capsys.readouterr().out
+    monkeypatch.setattr("sys.stdin", io.StringIO("z9\nb2\nquit\n"))
+    assert cli.main([*line, "--human", "--budget", "4"]) == 0
+    text = capsys.readouterr().out
+    assert "z9" in text
+    assert "The other player moves" in text
+    assert "Left the game" in text
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert cli.main(["play", "--game", "kuhn", "--human", "--against", "random"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("--game conect4 --run {new}", "connect4"),
+        ("--game kuhn --run {new} --learn search", "hidden"),
+        ("--game connect4 --run {new} --learn magnet", "hidden cards"),
+        ("--game tic_tac_toe", "--run"),
+        ("--game tic_tac_toe --task chain_sum --run {new}", "one of them"),
+        ("--game tic_tac_toe --run {new} --generations 2 --time 10s", "exclude"),
+        ("--game tic_tac_toe --run {new} --set selfplay.gmaes=3", "games"),
+        ("--game tic_tac_toe --run {new} --set games=3", "KEY=VALUE"),
+        ("--game tic_tac_toe --run {new} --set selfplay.illegal=lose", "reinforce"),
+        ("--game tic_tac_toe --run {new} --budget 5", "--human or --against"),
+        ("--game connect4 --run {run} --against random", "has learned tic_tac_toe"),
+        ("--game tic_tac_toe --run {run} --against minimax", "minimax:4"),
+        ("--game tic_tac_toe --run {run} --against random --games 3", "even number"),
+        ("--game tic_tac_toe --run {run} --against random --budget -1", "--budget is -1"),
+        ("--game tic_tac_toe --run {new} --human", "not a run directory"),
+        ("--game tic_tac_toe --run {run} --against random --human", "one of them"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    played: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, says: str
+) -> None:
+    words = [word.format(new=tmp_path / "new", run=played) for word in line.split()]
+    assert cli.main(["play", *words, "--device", "cpu"]) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_dry_run_writes_nothing_and_a_time_becomes_generations(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(game_run, "curve", lambda run: run.path)
+    line = ["play", "--game", "nim:heaps=1,2", "--run", str(tmp_path / "run"), "--time", "2s", "--device", "cpu"]
+    assert cli.main([*line, "--dry-run"]) == 0
+    assert "Would learn nim" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+    assert cli.main([*line, "--set", *SMALL]) == 0
+    text = capsys.readouterr().out
+    assert "A generation takes" in text
+    stored = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert stored["train"]["steps"] == 3 * stored["generations"]
+    assert stored["time_budget"] == 2.0
+    assert cli.main([*line, "--set", *SMALL]) == 0  # goes on with what was measured
+
+
+def test_opened_players_search_or_play_alone(played: Path) -> None:
+    game = read_game("tic_tac_toe")
+    alone, deep = (open_player(played, game, budget, "cpu") for budget in (0, 60))
+    assert isinstance(alone, PolicyPlayer)
+    assert isinstance(deep, SearchPlayer)
+    assert np.mean(match(game, deep, Minimax(game, 1), pairs=10, opening=2).points) > 0.5
+    (played.parent / "other").mkdir()
+    (played.parent / "other" / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match="no run of self-play"):
+        open_player(played.parent / "other", game, 0, "cpu")
