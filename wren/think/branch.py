@@ -50,13 +50,16 @@ class Branch:
 
 
 class Ask(NamedTuple):
-    """n ways to go on with a branch by at most max_tokens each. keep: they will be gone on with themselves."""
+    """n ways to go on with a branch by at most max_tokens each. keep: they will be gone on with
+    themselves; keep_ended: those that the model ended too.
+    """
 
     branch: Branch
     n: int
     max_tokens: int
     temperature: float
     keep: bool = False
+    keep_ended: bool = False
 
     @property
     def most(self) -> int:

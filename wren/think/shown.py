@@ -15,23 +15,25 @@ def table(result: dict[str, Any]) -> Table:
     found = Table(title=f"{result['task']}, {result['count']} problems", box=box.SIMPLE, pad_edge=False)
     columns = ("algorithm", "budget", "right", "95 % interval", "tokens", "samples", "seconds")
     for name in columns:
-        found.add_column(name, justify="left" if name == "algorithm" else "right", no_wrap=True)
+        found.add_column(name, justify="left" if name == "algorithm" else "right", no_wrap=True, min_width=len(name))
     rows = result["rows"]
     for name in dict.fromkeys(row["name"] for row in rows):
         for number, row in enumerate(own := [row for row in rows if row["name"] == name]):
-            shown = f"{name}{' (verifier)' if row['verifier'] else ''}" if number == 0 else ""
+            shown = f"{name}{' *' if row['verifier'] else ''}" if number == 0 else ""
             found.add_row(
                 shown, f"{row['budget']:,}", f"{row['accuracy']:.1%}", _interval(row), f"{row['tokens']:,.0f}",
                 f"{row['samples']:,.1f}", f"{row['seconds']:.3g}", end_section=number == len(own) - 1,
             )  # fmt: skip
     for row in result["passes"]:
         found.add_row(f"pass@{row['k']}", "", f"{row['pass']:.1%}", _interval(row), f"{row['tokens']:,.0f}", "", "")
-    found.caption = "tokens, samples, seconds: of one problem in the mean, of all problems together"
+    found.caption = (
+        "tokens, samples, seconds: of one problem in the mean; all problems run together\n* with the task's verifier"
+    )
     return found
 
 
 def _interval(row: dict[str, Any]) -> str:
-    return "" if row["low"] is None else f"{max(0.0, row['low']):.1%} to {min(1.0, row['high']):.1%}"
+    return "" if row["low"] is None else f"{max(0.0, row['low']):.1%} - {min(1.0, row['high']):.1%}"
 
 
 def picture(result: dict[str, Any], path: Path) -> Path:

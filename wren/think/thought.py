@@ -94,7 +94,7 @@ class Thought:
         )
         if completion.prefix is None:
             return branch
-        if branch.ended or not self._has_room():
+        if (branch.ended and not ask.keep_ended) or not self._has_room():
             completion.prefix.release()
             return dataclasses.replace(branch, prefix=None)
         self._mine(completion.prefix)
