@@ -1,10 +1,8 @@
-"""Self-play: searches, symmetries, what is kept of games, the league, resuming, and the verb."""
+"""Self-play: what is kept of games, the league, resuming, and the verb."""
 
-import io
 import json
 import math
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import numpy as np
@@ -12,31 +10,25 @@ import pytest
 import torch
 from train_faults import stop_at
 
-from wren import checkpoint, cli, games
+from wren import checkpoint
 from wren.batch import IGNORE
-from wren.errors import CheckpointError, ConfigError
-from wren.games.game import random_opening
-from wren.games.measures import agreement, positions
-from wren.games.players import Minimax
+from wren.errors import CheckpointError
 from wren.games.referee import match
 from wren.games.rules import nim
-from wren.games.state import OVER
 from wren.interrupt import Interrupted
 from wren.policy import Drawing, PolicyConfig, PolicyLoss
 from wren.precision import choose_precision
 from wren.progress import TrainingProgress
 from wren.rl import game_run
 from wren.rl.game_loss import distribution_loss
-from wren.rl.game_net import Net, PolicyPlayer, SearchPlayer, answers
+from wren.rl.game_measures import Measure
+from wren.rl.game_net import Net, SearchPlayer, answers
 from wren.rl.game_play_magnet import improved, play_magnet
 from wren.rl.game_play_reinforce import play_reinforce
 from wren.rl.game_play_search import play_search
-from wren.rl.game_player import open_player
 from wren.rl.game_rounds import three
-from wren.rl.game_search import SearchConfig, _plan, search, softmax
+from wren.rl.game_search import SearchConfig, softmax
 from wren.rl.game_settings import AskedGame, SelfPlayConfig, plan, read_game
-from wren.rl.game_symmetry import symmetries
-from wren.rl.game_tokens import GameTokens
 from wren.rl.selfplay import SelfPlayBatches
 
 CPU = choose_precision(torch.device("cpu"), "fp32")
@@ -56,111 +48,6 @@ def asked(folder: Path, game: str = "nim:heaps=2,2,2", *, generations: int = 4, 
 def parts(folder: Path, game: str, settings: tuple[str, ...] = SMALL, **options: Any) -> game_run.Parts:
     rules = read_game(game)
     return game_run.build(plan(asked(folder, game, settings=settings, **options), rules), rules, folder, CPU)
-
-
-def ignorant(states: Any) -> list[tuple[list[float], float]]:
-    return [([0.0] * len(state.legal()), 0.0) for state in states]
-
-
-def test_a_search_of_someone_who_knows_nothing_plays_nearly_perfectly() -> None:
-    game = read_game("tic_tac_toe")
-    states = [state for state in positions(game) if state.player != OVER and bin(state.x | state.o).count("1") >= 4]
-    states = Random(0).sample(states, 200)
-    few, many = (search(states, ignorant, SearchConfig(simulations=n), None) for n in (1, 200))
-
-    def right(found: Any) -> float:
-        moves = {state: each.move for state, each in zip(states, found, strict=True)}
-        return agreement(states, lambda state, rng: moves[state], game.perfect_moves).share or 0.0
-
-    assert right(many) > 0.97 > 0.8 > right(few)
-
-
-def test_the_improved_policy_prefers_perfect_moves_more_than_the_prior_does() -> None:
-    game = read_game("tic_tac_toe")
-    states = [random_opening(game, 4, Random(i)) for i in range(60)]
-    found = search(states, ignorant, SearchConfig(simulations=32), [Random(i) for i in range(60)])
-    before = after = 0.0
-    for state, each in zip(states, found, strict=True):
-        good = set(game.perfect_moves(state))
-        before += len(good) / len(state.legal())
-        after += sum(p for move, p in zip(state.legal(), each.policy, strict=True) if move in good)
-        assert sum(each.policy) == pytest.approx(1)
-        assert -1 <= each.worth <= 1
-        assert each.move in state.legal()
-    assert after > before + 6
-
-
-def test_a_win_in_one_is_worth_one_and_a_lost_position_less_than_nothing() -> None:
-    game = read_game("connect4")
-    state = game.start()
-    for move in (0, 1, 0, 1, 0, 1):
-        state = state.play(move)
-    found = search([state, state.play(6)], ignorant, SearchConfig(simulations=64), None)
-    assert found[0].move == 0
-    assert found[0].worth > 0.9
-    assert found[1].move == 1
-    assert found[1].worth > 0.9
-    threatened = state.play(6).play(2)  # O has not won; X wins at 0
-    assert search([threatened], ignorant, SearchConfig(simulations=32), None)[0].move == 0
-
-
-def test_sequential_halving_spends_all_simulations_on_fewer_and_fewer_moves() -> None:
-    for considered in (1, 2, 3, 7, 16):
-        for simulations in (1, 5, 32, 100):
-            plan_of = _plan(considered, simulations)
-            assert len(plan_of) == simulations
-            assert plan_of[0] == 0
-            visits = [0] * considered
-            for due in plan_of:  # there is always a move with so many visits
-                visits[visits.index(due)] += 1
-    assert max(np.bincount(_plan(8, 32))) == 8
-    assert _plan(8, 32)[-1] >= 5
-
-
-def test_a_search_does_not_depend_on_what_is_searched_beside_it() -> None:
-    game = read_game("connect4")
-    states = [random_opening(game, 5, Random(i)) for i in range(6)]
-    how = SearchConfig(simulations=20)
-    together = search(states, ignorant, how, [Random(i) for i in range(6)])
-    assert together == [search([state], ignorant, how, [Random(i)])[0] for i, state in enumerate(states)]
-
-
-@pytest.mark.parametrize("name", ["tic_tac_toe", "connect4", "breakthrough", "nim:heaps=3,3,3"])
-def test_symmetries_turn_positions_into_positions_of_the_same_game(name: str) -> None:
-    game = read_game(name)
-    known = symmetries(game)
-    assert len(known) == {"tic_tac_toe": 8, "nim": 6}.get(game.name, 2)
-    assert [row.tolist() for row in known[0]] == [list(range(game.observation_len)), list(range(len(game.moves)))]
-    for seed, (seen, moves) in enumerate(known):
-        new_of = np.argsort(moves)  # the old move moves[m] is called m
-        rng, old, new = Random(seed), game.start(), game.start()
-        while old.player != OVER:
-            turned = np.array(old.observation(old.player))[seen]
-            assert turned.tolist() == list(new.observation(new.player))
-            assert sorted(new_of[list(old.legal())]) == sorted(new.legal())
-            move = rng.choice(old.legal())
-            old, new = old.play(move), new.play(int(new_of[move]))
-        assert old.returns() == new.returns()
-
-
-@pytest.mark.parametrize("name", games.names())
-def test_rows_are_text_that_the_tokenizer_reads_and_name_the_position(name: str) -> None:
-    game = read_game(name)
-    tokens = GameTokens(game)
-    states = {}
-    for seed in range(60):
-        state = random_opening(game, seed % 3, Random(seed))
-        states[state.observation(state.player)] = state
-    rows_BT = tokens.rows(list(states.values()))
-    assert rows_BT.shape == (len(states), tokens.row_len)
-    assert len({tuple(row) for row in rows_BT.tolist()}) == len(states)
-    ids = [*tokens.seen.tolist(), *tokens.moves.tolist(), *tokens.worths.tolist()]
-    assert len(set(ids)) == len(ids)
-    assert not set(ids) & {32, 33, 63}
-    if max(ids) < 128:
-        text = bytes(rows_BT[0, 1:].tolist()).decode()
-        assert text.endswith("?!")
-        assert tokens.tokenizer.encode(text) == rows_BT[0, 1:].tolist()
 
 
 def test_the_loss_is_the_divergence_from_the_distributions(tmp_path: Path) -> None:
@@ -370,6 +257,22 @@ def test_a_collapse_goes_back_to_the_best_generation(tmp_path: Path, monkeypatch
     assert batches.league.members == list(range(7))
 
 
+def test_a_run_that_ends_in_a_collapse_ends_with_its_best_generation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(game_run, "curve", lambda run: run.path)
+    measures = iter([10.0, 300.0, 300.0, 10.0])
+    row = {"losing_lines": 0, "losing_lines_first": 0, "losing_lines_second": 0, "lines": 1}
+    monkeypatch.setattr(Measure, "row", lambda self: {**row, "measure": next(measures)})
+    result = game_run.selfplay(asked(tmp_path, "tic_tac_toe"), device="cpu", say=lambda text: None)
+    assert result["rolled_back_to"] == 0
+    assert result["measure"] == 10.0
+    first = checkpoint.load(tmp_path / "run" / "league" / "step_000000")
+    last = checkpoint.load(checkpoint.newest_good(tmp_path / "run" / "checkpoints")[0] or tmp_path)
+    assert all(torch.equal(x, last.model[name]) for name, x in first.model.items())
+    assert last.step == 12
+
+
 def test_the_league_keeps_first_best_and_newest(tmp_path: Path) -> None:
     made = parts(tmp_path, "nim:heaps=2,2,2", (*SMALL, "selfplay.members=4"))
     league = made.batches.league
@@ -397,114 +300,3 @@ def test_more_search_plays_better(tmp_path: Path) -> None:
     net = Net(made.model, made.batches.tokens)
     few, many = (SearchPlayer(net, SearchConfig(simulations=n)) for n in (2, 32))
     assert np.mean(match(made.game, many, few, pairs=12, opening=4).points) > 0.7
-
-
-@pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of three tiny generations of tic-tac-toe."""
-    folder = tmp_path_factory.mktemp("played")
-    line = ["play", "--game", "tic_tac_toe", "--run", str(folder / "run"), "--generations", "3", "--device", "cpu"]
-    assert cli.main([*line, "--set", *SMALL, "--json", str(folder / "found.json")]) == 0
-    found = json.loads((folder / "found.json").read_text())
-    assert found["losing_lines"] > 0
-    assert found["generations"] == 3
-    assert found["game"] == "tic_tac_toe"
-    return folder / "run"
-
-
-def test_a_run_of_self_play_is_an_ordinary_run(played: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert (played / "league.png").exists()
-    assert (played / "result.json").exists()
-    tokens, game = GameTokens(read_game("tic_tac_toe")), read_game("tic_tac_toe")
-    prompt = bytes(tokens.rows([game.start()])[0, 1:].tolist()).decode()
-    assert cli.main(["sample", "--run", str(played), "--prompt", prompt, "--max-tokens", "1", "--device", "cpu"]) == 0
-    assert capsys.readouterr().out.startswith(prompt)
-
-
-def test_the_same_command_measures_a_complete_run_again(played: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    line = ["play", "--game", "tic_tac_toe", "--run", str(played), "--generations", "3", "--device", "cpu", "--set"]
-    assert cli.main([*line, *SMALL]) == 0
-    assert "complete already" in capsys.readouterr().out
-    assert cli.main([*line, *SMALL, "search.simulations=7"]) == 2
-    assert "search.simulations = 6, and now it is 7" in capsys.readouterr().err
-
-
-def test_a_match_and_a_person_at_the_terminal(
-    played: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    line = ["play", "--game", "tic_tac_toe", "--run", str(played), "--device", "cpu"]
-    out = tmp_path / "match.json"
-    options = ["--against", "minimax:2", "--games", "10", "--opening", "2", "--budget", "8", "--json", str(out)]
-    assert cli.main([*line, *options]) == 0
-    found = json.loads(out.read_text())
-    assert found["games"] == 10 == found["wins"] + found["draws"] + found["losses"]
-    assert "scores" in capsys.readouterr().out
-    monkeypatch.setattr("sys.stdin", io.StringIO("z9\nb2\nquit\n"))
-    assert cli.main([*line, "--human", "--budget", "4"]) == 0
-    text = capsys.readouterr().out
-    assert "z9" in text
-    assert "The other player moves" in text
-    assert "Left the game" in text
-    monkeypatch.setattr("sys.stdin", io.StringIO(""))
-    assert cli.main(["play", "--game", "kuhn", "--human", "--against", "random"]) == 0
-
-
-@pytest.mark.parametrize(
-    ("line", "says"),
-    [
-        ("--game conect4 --run {new}", "connect4"),
-        ("--game kuhn --run {new} --learn search", "hidden"),
-        ("--game connect4 --run {new} --learn magnet", "hidden cards"),
-        ("--game tic_tac_toe", "--run"),
-        ("--game tic_tac_toe --task chain_sum --run {new}", "one of them"),
-        ("--game tic_tac_toe --run {new} --generations 2 --time 10s", "exclude"),
-        ("--game tic_tac_toe --run {new} --set selfplay.gmaes=3", "games"),
-        ("--game tic_tac_toe --run {new} --set games=3", "KEY=VALUE"),
-        ("--game tic_tac_toe --run {new} --set selfplay.illegal=lose", "reinforce"),
-        ("--game tic_tac_toe --run {new} --budget 5", "--human or --against"),
-        ("--game connect4 --run {run} --against random", "has learned tic_tac_toe"),
-        ("--game tic_tac_toe --run {run} --against minimax", "minimax:4"),
-        ("--game tic_tac_toe --run {run} --against random --games 3", "even number"),
-        ("--game tic_tac_toe --run {run} --against random --budget -1", "--budget is -1"),
-        ("--game tic_tac_toe --run {new} --human", "not a run directory"),
-        ("--game tic_tac_toe --run {run} --against random --human", "one of them"),
-    ],
-)
-def test_mistakes_are_one_sentence(
-    played: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, says: str
-) -> None:
-    words = [word.format(new=tmp_path / "new", run=played) for word in line.split()]
-    assert cli.main(["play", *words, "--device", "cpu"]) == 2
-    error = capsys.readouterr().err
-    assert says in error
-    assert "Traceback" not in error
-    assert not (tmp_path / "new").exists()
-
-
-def test_a_dry_run_writes_nothing_and_a_time_becomes_generations(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(game_run, "curve", lambda run: run.path)
-    line = ["play", "--game", "nim:heaps=1,2", "--run", str(tmp_path / "run"), "--time", "2s", "--device", "cpu"]
-    assert cli.main([*line, "--dry-run"]) == 0
-    assert "Would learn nim" in capsys.readouterr().out
-    assert not (tmp_path / "run").exists()
-    assert cli.main([*line, "--set", *SMALL]) == 0
-    text = capsys.readouterr().out
-    assert "A generation takes" in text
-    stored = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert stored["train"]["steps"] == 3 * stored["generations"]
-    assert stored["time_budget"] == 2.0
-    assert cli.main([*line, "--set", *SMALL]) == 0  # goes on with what was measured
-
-
-def test_opened_players_search_or_play_alone(played: Path) -> None:
-    game = read_game("tic_tac_toe")
-    alone, deep = (open_player(played, game, budget, "cpu") for budget in (0, 60))
-    assert isinstance(alone, PolicyPlayer)
-    assert isinstance(deep, SearchPlayer)
-    assert np.mean(match(game, deep, Minimax(game, 1), pairs=10, opening=2).points) > 0.5
-    (played.parent / "other").mkdir()
-    (played.parent / "other" / "config.json").write_text("{}")
-    with pytest.raises(ConfigError, match="no run of self-play"):
-        open_player(played.parent / "other", game, 0, "cpu")

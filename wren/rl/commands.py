@@ -66,7 +66,7 @@ def play(
         learn: How a game is learned: search (towards what a tree search prefers), magnet (mirror descent, for hidden
             cards), reinforce (plain policy gradient, the naive form); by default what suits the game.
         human: Play the game yourself, against --run or --against.
-        against: Play a match against random, minimax:DEPTH, perfect or another run.
+        against: Play a match against random, minimax:DEPTH, perfect, another run, or generation:N of its own league.
         games: Games of the match.
         opening: Random plies before each game of the match.
         budget: Simulations of a tree search before each move of --run, 0 = none.

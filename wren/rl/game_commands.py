@@ -65,7 +65,7 @@ def _match(flags: GameFlags) -> dict[str, Any]:
     from wren.evals.matches import score
     from wren.games import players
     from wren.games.referee import match
-    from wren.rl.game_player import open_player
+    from wren.rl.game_player import open_generation, open_player
 
     if flags.run is None:
         raise ConfigError("Name the run that plays the match with --run DIR; `wren play --game` makes one.")
@@ -73,14 +73,18 @@ def _match(flags: GameFlags) -> dict[str, Any]:
         raise ConfigError(f"--games is {flags.games}; each opening is played in both seats, so give an even number.")
     game = games.read(flags.game)
     mine = open_player(flags.run, game, flags.budget, flags.device)
-    if Path(flags.against or "").is_dir():
-        other: players.Player = open_player(Path(flags.against or ""), game, 0, flags.device)
+    against = flags.against or ""
+    kind, _, number = against.partition(":")
+    if kind == "generation" and number.isdecimal():
+        other: players.Player = open_generation(flags.run, int(number), game, flags.device)
+    elif Path(against).is_dir():
+        other = open_player(Path(against), game, 0, flags.device)
     else:
-        other = players.read(flags.against or "", game)
+        other = players.read(against, game)
     plies = 0 if game.hidden else flags.opening
     found = score(match(game, mine, other, pairs=flags.games // 2, seed=flags.seed, opening=plies, illegal="lose"))
     name = flags.run.resolve().name + (f" with {flags.budget} simulations" if flags.budget else "")
-    print(found.text(name, flags.against or ""))
+    print(found.text(name, against))
     return {"game": flags.game, "against": flags.against, "budget": flags.budget, **dataclasses.asdict(found)}
 
 

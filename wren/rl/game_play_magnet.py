@@ -79,7 +79,8 @@ def play_magnet(
         "entropy_weight": entropy,
         "illegal": 0.0,
     }
-    return _positions(net, seen, config.stride, entropy, scale), numbers
+    stride = min(config.stride, config.pull * entropy)
+    return _positions(net, seen, stride, entropy, scale), numbers
 
 
 def _play(root: _Place, sets: dict[Observation, _Set], net: Net, rng: Random) -> float:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from wren import checkpoint
 from wren import config as configs
 from wren.errors import CheckpointError, ConfigError
 from wren.games.game import Game
@@ -13,6 +14,18 @@ from wren.rl.game_search import SearchConfig
 from wren.rl.game_settings import GamePlayConfig
 from wren.rl.game_tokens import GameTokens
 from wren.run import Run
+
+
+def open_generation(run: Path, generation: int, game: Game, device: str = "auto") -> ManyPlayer:
+    """A frozen generation of the run's league; raises CheckpointError where that one is not kept."""
+    net = open_net(run, game, device)
+    folder = run / "league"
+    if generation not in checkpoint.steps(folder):
+        kept = ", ".join(str(step) for step in checkpoint.steps(folder)) or "none"
+        raise CheckpointError(f"{run} keeps no generation {generation} in its league; it keeps {kept}.")
+    path = folder / f"step_{generation:06d}"
+    checkpoint.load_weights(net.model, checkpoint.load(path).model, path)
+    return PolicyPlayer(net, 1.0 if game.hidden else 0.0)
 
 
 def open_player(run: Path, game: Game, budget: int, device: str = "auto") -> ManyPlayer:

@@ -184,6 +184,8 @@ def _train(parts: Parts, run: Run, say: Callable[[str], None]) -> dict[str, Any]
         )  # fmt: skip
     final = batches.measured()
     say(f"generation {batches.generation}: {said(final)}")
+    if config.selfplay.patience and batches.league.is_much_worse(batches.generation, final):
+        final = {**final, **_ended_with_best(parts, run, say)}
     rows = [row for row in run.metrics() if row.get("kind") == "generation"]
     ratings = batches.league.ratings()
     return {
@@ -203,6 +205,22 @@ def _train(parts: Parts, run: Run, say: Callable[[str], None]) -> dict[str, Any]
     }
 
 
+def _ended_with_best(parts: Parts, run: Run, say: Callable[[str], None]) -> Numbers:
+    """The last checkpoint with the best generation's weights in place of a collapsed one's; returns its measures."""
+    batches = parts.batches
+    path, _ = checkpoint.newest_good(run.checkpoints_path)
+    best = batches.league.go_back(parts.model, parts.optimizer)
+    if path is not None:
+        saved = checkpoint.load(path, verified=True)
+        rng = {name: x for name, x in saved.optimizer.items() if name.startswith("rng/")}
+        tensors = {**parts.optimizer.tensors(), **rng}
+        checkpoint.save(run.checkpoints_path, saved.step, checkpoint.weights(parts.model), tensors, saved.state)
+    batches.net.forget()
+    row = batches.measure.row()
+    say(f"Collapsed at the end: the run ends with generation {best}: {said(row)}")
+    return {**row, "rolled_back_to": best, "rollbacks": batches.league.rollbacks}
+
+
 def said(row: Numbers) -> str:
     """The measures of a generation in words."""
     parts = []
@@ -214,7 +232,9 @@ def said(row: Numbers) -> str:
     if row.get("optimal") is not None:
         parts.append(f"{row['optimal']:.1%} of {row['optimal_positions']:,} positions played perfectly")
     if "exploitability" in row:
-        parts.append(f"exploitability {row['exploitability']:.4f}, of the average {row['average_exploitability']:.4f}")
+        parts.append(f"exploitability {row['exploitability']:.4f}")
+    if "average_exploitability" in row:
+        parts.append(f"of the average policy {row['average_exploitability']:.4f}")
     if "minimax_share" in row:
         parts.append(
             f"{row['minimax_share']:.0%} of the points against minimax:{row['minimax_depth']} "

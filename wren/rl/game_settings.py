@@ -29,7 +29,8 @@ class SelfPlayConfig:
     steps of a generation, on the positions of the last `window` ones. illegal: whether illegal moves are masked, or
     lose the game (reinforce). league: share of games against a frozen past self. bootstrap: how much of a worth comes
     from the search, not from the game's end.
-    entropy: weight of the entropy at the first and at the last generation. stride: of mirror descent. baseline: what a
+    entropy: weight of the entropy at the first and at the last generation. stride: of mirror descent, at most `pull`
+    times the entropy's weight, since longer ones go round in circles. baseline: what a
     return is compared with, the seat's mean or nothing.
     measure_every: generations between exact measures; each measured one joins the league, which keeps at most
     `members`. rivals, league_games: of its matches. patience: measures in a row that are a collapse, 0 = never.
@@ -46,6 +47,7 @@ class SelfPlayConfig:
     bootstrap: float = 0.5
     entropy: tuple[float, float] = (0.1, 0.01)
     stride: float = 0.5
+    pull: float = 2.0
     baseline: Literal["role", "none"] = "role"
     measure_every: int = 4
     members: int = 12
@@ -55,7 +57,7 @@ class SelfPlayConfig:
 
     def __post_init__(self) -> None:
         least = {"games": 1, "at_once": 1, "opening": 0, "updates": 1, "window": 1, "measure_every": 1, "members": 2}
-        least |= {"rivals": 0, "league_games": 2, "patience": 0, "stride": 0}
+        least |= {"rivals": 0, "league_games": 2, "patience": 0, "stride": 0, "pull": 0}
         for name, bound in least.items():
             if getattr(self, name) < bound:
                 raise ConfigError(f"selfplay.{name} is {getattr(self, name)}; it must be at least {bound}.")
@@ -131,12 +133,16 @@ _OF_GAMES: dict[str, dict[str, Any]] = {
         "dim": 64, "generations": 150, "lr": 2e-3, "selfplay.window": 12, "selfplay.updates": 40,
         "selfplay.measure_every": 10,
     },
-    "kuhn": {"dim": 32, "depth": 2, "generations": 400},
-    "leduc": {"dim": 48, "depth": 2, "generations": 1500},
+    "kuhn": {"dim": 32, "depth": 2, "generations": 500},
+    "leduc": {
+        "dim": 48, "depth": 2, "generations": 600, "selfplay.stride": 0.25, "selfplay.pull": 0.5,
+        "selfplay.entropy": (1.0, 0.15),
+    },
 }  # fmt: skip
 _MAGNET = {
     "selfplay.learn": "magnet", "selfplay.games": 4096, "selfplay.updates": 4, "selfplay.window": 1,
-    "selfplay.opening": 0, "selfplay.league": 0.0, "selfplay.measure_every": 20, "selfplay.entropy": (1.0, 0.02),
+    "selfplay.opening": 0, "selfplay.league": 0.0, "selfplay.measure_every": 20, "selfplay.entropy": (1.0, 0.05),
+    "selfplay.rivals": 0,
 }  # fmt: skip
 _ROOM = 4  # tokens that a run may sample after an observation
 _KINDS = ("model", "optimizer", "schedule", "train", "selfplay", "search")
@@ -163,7 +169,7 @@ def plan(asked: AskedGame, game: Game) -> GamePlayConfig:
         time_budget=asked.seconds,
     )
     if game.hidden:
-        start |= _MAGNET
+        start = {**_MAGNET, **start}
     if asked.learn is not None:
         start["selfplay.learn"] = asked.learn
     if start.get("selfplay.learn") == "reinforce":

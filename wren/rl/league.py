@@ -72,13 +72,19 @@ class League:
         self.members.append(generation)
         self._thin()
 
-    def has_collapsed(self, generation: int, row: dict[str, Any]) -> bool:
-        """Whether this measure, with those before it, says so."""
-        if self.best is None or not self.config.patience:
+    def is_much_worse(self, generation: int, row: dict[str, Any]) -> bool:
+        """Whether a measured generation is far from the best one."""
+        if self.best is None:
             return False
         room = max((room for name, room in _ROOM.items() if name in row), default=0.2)
         best = self.measures[self.best]
-        self.bad = self.bad + 1 if self.measures[generation] > min(_TIMES * best, best + room) + room else 0
+        return self.measures[generation] > min(_TIMES * best, best + room) + room
+
+    def has_collapsed(self, generation: int, row: dict[str, Any]) -> bool:
+        """Whether this measure, with those before it, says so."""
+        if not self.config.patience:
+            return False
+        self.bad = self.bad + 1 if self.is_much_worse(generation, row) else 0
         return self.bad >= self.config.patience
 
     def go_back(self, model: LM, optimizer: Optimizer) -> int:
