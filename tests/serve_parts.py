@@ -84,9 +84,9 @@ def wait_until(true: Callable[[], bool], seconds: float = 30) -> None:
 @contextmanager
 def hosted(loaded: Loaded, key: str | None = None, **options: Any) -> Iterator[Hosted]:
     """A server of that model; options: fields of Options and of Limits."""
-    body = options.pop("max_body", None)
+    body, table = options.pop("max_body", None), options.pop("table", None)
     asked = Options(**{"run": Path("tiny"), "port": 0, "context": CONTEXT, "state_memory": 1 << 28, **options})
-    serving = prepare(loaded, asked, FP32, key)
+    serving = dataclasses.replace(prepare(loaded, asked, FP32, key), table=table)
     if body is not None:
         limits = dataclasses.replace(serving.served.limits, max_body=body)
         serving = dataclasses.replace(serving, served=dataclasses.replace(serving.served, limits=limits))

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wren.serve import asking, metrics, schema
 from wren.serve.asking import Choices, Served
+from wren.serve.board import BoardRequest, Table, add_board
 from wren.serve.errors import ApiError, json_response, of_validation
 from wren.serve.limits import BodyLimit, Doorkeeper, Gate
 from wren.serve.metrics import Metrics
@@ -32,6 +33,12 @@ _PAGE = {
     "/style.css": ("style.css", "text/css; charset=utf-8"),
     **{f"/{name}.js": (f"{name}.js", "text/javascript; charset=utf-8") for name in ("app", "api", "store", "text")},
     "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+_BOARD = {
+    "/": ("board.html", "text/html; charset=utf-8"),
+    "/board.css": ("board.css", "text/css; charset=utf-8"),
+    "/board.js": ("board.js", "text/javascript; charset=utf-8"),
+    "/icon.svg": _PAGE["/icon.svg"],
 }
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; form-action 'none'; base-uri 'none'",
@@ -56,12 +63,14 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 _FIELDS = {
     "/v1/chat/completions": tuple(schema.ChatRequest.model_fields),
     "/v1/completions": tuple(schema.CompletionRequest.model_fields),
+    "/v1/board": tuple(BoardRequest.model_fields),
 }
 
 
 @dataclass(frozen=True)
 class Serving:
-    """All that the application stands on. host: what it listens on. hosts: other names it answers to."""
+    """All that the application stands on. host: what it listens on. hosts: other names it answers to.
+    table: of a run that plays a game, whose board is the page then."""
 
     served: Served
     worker: Worker
@@ -71,6 +80,7 @@ class Serving:
     host: str = "127.0.0.1"
     hosts: tuple[str, ...] = ()
     key: str | None = None
+    table: Table | None = None
 
 
 def create_app(serving: Serving) -> FastAPI:
@@ -97,7 +107,9 @@ def create_app(serving: Serving) -> FastAPI:
     _add_errors(app)
     _add_answers(app, serving, gate)
     _add_about(app, serving, gate)
-    _add_page(app)
+    if serving.table is not None:
+        add_board(app, serving.table, {status: _ERRORS[status] for status in (400, 401, 403)})
+    _add_page(app, _PAGE if serving.table is None else _BOARD)
     app.openapi = _openapi(app)
     app.add_middleware(BodyLimit, most=limits.max_body)
     app.add_middleware(Doorkeeper, host=serving.host, names=serving.hosts, key=serving.key, guarded=GUARDED)
@@ -192,7 +204,7 @@ def _gauges(serving: Serving, gate: Gate) -> dict[str, tuple[str, float]]:
     }
 
 
-def _add_page(app: FastAPI) -> None:
+def _add_page(app: FastAPI, files: dict[str, tuple[str, str]]) -> None:
     def file(name: str, kind: str) -> Callable[[], Any]:
         async def serve() -> Response:
             return Response(content, media_type=kind, headers=_PAGE_HEADERS)
@@ -200,7 +212,7 @@ def _add_page(app: FastAPI) -> None:
         content = resources.files("wren.serve").joinpath("page", name).read_bytes()
         return serve
 
-    for path, (name, kind) in _PAGE.items():
+    for path, (name, kind) in files.items():
         app.add_api_route(path, file(name, kind), methods=["GET"], include_in_schema=False)
 
 

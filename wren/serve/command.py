@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import errno
 import os
 import socket
@@ -22,6 +23,7 @@ from wren.precision import Precision
 from wren.run import Run, context_len
 from wren.serve.app import Serving, create_app
 from wren.serve.asking import Served
+from wren.serve.board import table_of
 from wren.serve.limits import Limits, is_loopback
 from wren.serve.metrics import Metrics
 from wren.serve.worker import CACHE_SHARE, Worker
@@ -81,7 +83,8 @@ def serve(options: Options, precision: Precision, say: Callable[[str], None]) ->
     key = read_key(options.api_key_file)
     with listening(options.host, options.port) as listener:
         loaded = load_run(options.run, precision.device, say)
-        serving = prepare(loaded, options, precision, key)
+        table = table_of(Run(options.run), str(precision.device))
+        serving = dataclasses.replace(prepare(loaded, options, precision, key), table=table)
         port = listener.getsockname()[1]
         print(about(loaded, serving, options, port), flush=True)
         if key is None and not is_loopback(options.host):
@@ -217,8 +220,9 @@ def about(loaded: Loaded, serving: Serving, options: Options, port: int) -> str:
     size = sum(p.numel() for p in loaded.model.parameters())
     shown = f"[{options.host}]" if ":" in options.host else options.host
     limits = serving.served.limits
+    page = "Chat" if serving.table is None else f"A board of {serving.table.game.name}"
     return (
         f"{serving.served.names[0]}: step {loaded.step:,}, {size:,} parameters, "
         f"context {limits.context_len:,} tokens.\n"
-        f"Chat at http://{shown}:{port}/, OpenAI clients at http://{shown}:{port}/v1. Ctrl-C ends it."
+        f"{page} at http://{shown}:{port}/, OpenAI clients at http://{shown}:{port}/v1. Ctrl-C ends it."
     )
