@@ -32,8 +32,8 @@ class BoardRequest(Asked):
     """moves: all so far, by name. seat: of the person. budget: simulations before each of the player's moves."""
 
     moves: list[Name] = Field(default_factory=list, max_length=MAX_MOVES)
-    seat: int = Field(0, ge=0, le=1)
-    budget: int = Field(0, ge=0, le=MAX_BUDGET)
+    seat: Annotated[int, Field(ge=0, le=1)] = 0
+    budget: Annotated[int, Field(ge=0, le=MAX_BUDGET)] = 0
 
 
 class BoardRow(BaseModel):
