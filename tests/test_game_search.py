@@ -22,7 +22,7 @@ def ignorant(states: Any) -> list[tuple[list[float], float]]:
 
 def test_a_search_of_someone_who_knows_nothing_plays_nearly_perfectly() -> None:
     game = read_game("tic_tac_toe")
-    states = [state for state in positions(game) if state.player != OVER and bin(state.x | state.o).count("1") >= 4]
+    states = [state for state in positions(game) if state.player != OVER and state.observation(0).count(2) <= 5]
     states = Random(0).sample(states, 200)
     few, many = (search(states, ignorant, SearchConfig(simulations=n), None) for n in (1, 200))
 

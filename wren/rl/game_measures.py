@@ -92,7 +92,7 @@ def _states(game: Game) -> list[State]:
 
 
 class Average:
-    """The average policy so far: at game's start one of the measured policies is drawn, later ones more often.
+    """The average policy so far: at game's start one of the measured policies is drawn, the n-th with weight n^2.
 
     It is kept as a table, since averages of averages are exact when weighed by how likely a policy comes to a place.
     """
@@ -105,8 +105,9 @@ class Average:
     def add(self, table: Table) -> float:
         """Takes a policy, and gives the average's exploitability."""
         self.count += 1
-        self.table = table if self.table is None else average(self.game, [self.table, table], [self.weight, self.count])
-        self.weight += self.count
+        own = float(self.count**2)
+        self.table = table if self.table is None else average(self.game, [self.table, table], [self.weight, own])
+        self.weight += own
         return exploitability(self.game, self.table)
 
     def state(self) -> Row:

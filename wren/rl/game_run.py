@@ -176,7 +176,7 @@ def _train(parts: Parts, run: Run, say: Callable[[str], None]) -> dict[str, Any]
                 display.say(f"generation {batches.last['generation'] - 1}: {said(batches.last)}")
         display.watch(progress, numbers)
 
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     with TrainingProgress(config.train.steps, say=say, every=30.0) as display:
         progress = train(
             parts.model, parts.optimizer, batches, parts.loss, run, config.train, config.schedule, parts.precision,
@@ -197,6 +197,7 @@ def _train(parts: Parts, run: Run, say: Callable[[str], None]) -> dict[str, Any]
         "positions": sum(row["positions"] for row in rows),
         "seconds": progress.seconds,
         "wall_seconds": time.perf_counter() - start,
+        "cpu_seconds": time.process_time() - cpu,
         "params": parts.model.num_params(),
         "peak_memory_bytes": peak_memory(parts.precision.device),
         "device": str(parts.precision.device),
