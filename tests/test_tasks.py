@@ -13,7 +13,7 @@ from wren import tasks
 from wren.cli import main
 from wren.errors import ConfigError, DataError
 from wren.stories.questions import questions
-from wren.tasks import answers, arithmetic, command
+from wren.tasks import answers, arithmetic, command, prompts
 from wren.tasks.own import chain_sum, countdown, list_functions
 from wren.tasks.task import SPLITS, Problem, Task, check_gold
 
@@ -22,6 +22,7 @@ EVERY = [
     *OWN,
     "stories",
     "chain_sum:max_terms=5:max_digits=4:minus=false",
+    "chain_sum:max_terms=5:steps",
     "countdown:min_numbers=2:max_numbers=5:signs=+-*/",
     "list_functions:steps=2:examples=4",
     "sort_numbers:descending",
@@ -97,6 +98,21 @@ def test_sums_are_what_python_makes_of_them():
         terms = problem.prompt.removesuffix("=").replace("-", "+-").split("+")
         assert sum(map(int, terms)) == int(problem.answer)
         assert len(terms) <= 6
+
+
+def test_every_step_of_a_sum_is_right_and_orders_differ():
+    task = tasks.read("chain_sum:min_terms=4:max_terms=4:steps")
+    first_in_order = 0
+    for problem in task.problems(1, 200):
+        *steps, last = problem.solution.split("\n")
+        assert len(steps) == 3
+        assert last == f"Answer: {problem.answer}"
+        for left, right in (step.split("=") for step in steps):
+            assert arithmetic.value(left) == arithmetic.value(right)
+        assert prompts.score(task, problem, problem.solution, "bare") == 1
+        assert task.stated(problem.prompt) == problem
+        first_in_order += problem.prompt.startswith(steps[0].split("=")[0])
+    assert first_in_order < 60
 
 
 def test_another_order_of_a_sum_is_in_the_same_split():
