@@ -135,7 +135,7 @@ _OF_GAMES: dict[str, dict[str, Any]] = {
     },
     "kuhn": {"dim": 32, "depth": 2, "generations": 500},
     "leduc": {
-        "dim": 48, "depth": 2, "generations": 600, "selfplay.stride": 0.25, "selfplay.pull": 0.5,
+        "dim": 48, "depth": 2, "generations": 600, "selfplay.games": 8192, "selfplay.stride": 0.25, "selfplay.pull": 0.5,
         "selfplay.entropy": (1.0, 0.15),
     },
 }  # fmt: skip
@@ -168,8 +168,10 @@ def plan(asked: AskedGame, game: Game) -> GamePlayConfig:
         seed=asked.seed,
         time_budget=asked.seconds,
     )
-    if game.hidden:
+    if game.hidden and "exploitability" in game.exact:
         start = {**_MAGNET, **start}
+    elif game.hidden:
+        start["selfplay.learn"] = "reinforce"
     if asked.learn is not None:
         start["selfplay.learn"] = asked.learn
     if start.get("selfplay.learn") == "reinforce":
@@ -179,7 +181,10 @@ def plan(asked: AskedGame, game: Game) -> GamePlayConfig:
     if game.hidden and config.selfplay.learn == "search":
         raise ConfigError(f"A tree search cannot play {game.name}, where cards are hidden; use --learn magnet.")
     if config.selfplay.learn == "magnet" and "exploitability" not in game.exact:
-        raise ConfigError(f"--learn magnet is for small games with hidden cards, which {game.name} is not.")
+        raise ConfigError(
+            f"--learn magnet is for small games with hidden cards, which {game.name} is not; "
+            "leave it out, or use --learn reinforce."
+        )
     return with_generations(config, generations)
 
 
