@@ -135,8 +135,8 @@ _OF_GAMES: dict[str, dict[str, Any]] = {
     },
     "kuhn": {"dim": 32, "depth": 2, "generations": 500},
     "leduc": {
-        "dim": 48, "depth": 2, "generations": 600, "selfplay.games": 8192, "selfplay.stride": 0.25, "selfplay.pull": 0.5,
-        "selfplay.entropy": (1.0, 0.15),
+        "dim": 48, "depth": 2, "generations": 600, "selfplay.games": 8192, "selfplay.stride": 0.25,
+        "selfplay.pull": 0.5, "selfplay.entropy": (1.0, 0.15),
     },
 }  # fmt: skip
 _MAGNET = {
