@@ -112,9 +112,9 @@ def _config(steps: int) -> RunConfig:
 def _their_model() -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    mlp = _config(1).model.mlp
-    assert isinstance(mlp, swiglu.Config)
-    hidden = _config(1).model.build().blocks[0].mlp.out.in_features  # type: ignore[union-attr]
+    mlp = _config(1).model.build().blocks[0].get_submodule("mlp")
+    assert isinstance(mlp, swiglu.SwiGlu)
+    hidden = mlp.out.in_features
     config = LlamaConfig(
         vocab_size=VOCAB, hidden_size=WIDTH, intermediate_size=hidden, num_hidden_layers=LAYERS,
         num_attention_heads=HEADS, num_key_value_heads=HEADS, max_position_embeddings=CONTEXT, use_cache=False,
