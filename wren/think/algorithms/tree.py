@@ -25,8 +25,8 @@ class Rules(Algorithm):
 
     by: Literal["verifier", "score"] = "verifier"
     piece: int = 0
-    explore: float = 0.5
-    widen: float = 0.7
+    explore: float = 0.1
+    widen: float = 0.5
     at_once: int = 4
     temperature: float = 1.0
 
