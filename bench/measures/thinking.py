@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from measures.reinforcement import CPU, Say, Terms, a_start
-from wren import recipes
+from measures.training import build
 from wren.generate.forward import Forward
 from wren.generate.loading import load_run
 from wren.lab.statistics import interval
@@ -106,8 +106,8 @@ def branches(memory: int, prompt: int, reply: int, depth: int, dim: int) -> dict
     prompt's keys and values stored once and those of its own reply each. Counted without memory, in 32 bits."""
     held: dict[str, int] = {}
     for name in ("wren", "llama"):
-        settings = [f"depth={depth}", f"dim={dim}", f"context_len={prompt + reply}"]
-        forward = Forward(recipes.build(name, vocab_size=4096, settings=settings).model.build(), FP32)
+        config = build(name, 4096, depth, dim, [f"context_len={prompt + reply}"])
+        forward = Forward(config.model.build(), FP32)
         whole, shared = forward.row_bytes(prompt + reply), forward.row_bytes(prompt)
         held[name] = memory // whole if name == "wren" else (memory - shared) // max(1, whole - shared)
     return {"memory": memory, "prompt": prompt, "reply": reply, **held, "ratio": held["wren"] / max(1, held["llama"])}

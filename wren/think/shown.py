@@ -26,9 +26,7 @@ def table(result: dict[str, Any]) -> Table:
             )  # fmt: skip
     for row in result["passes"]:
         found.add_row(f"pass@{row['k']}", "", f"{row['pass']:.1%}", _interval(row), f"{row['tokens']:,.0f}", "", "")
-    found.caption = (
-        "tokens, samples, seconds: of one problem in the mean; all problems run together\n* with the task's verifier"
-    )
+    found.caption = "tokens, samples, seconds: means of a problem, all run together; * with the verifier"
     return found
 
 
@@ -39,6 +37,7 @@ def _interval(row: dict[str, Any]) -> str:
 def picture(result: dict[str, Any], path: Path) -> Path:
     """Draws both panels and returns the path."""
     from matplotlib.figure import Figure  # here: importing matplotlib takes a second
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
     figure = Figure(figsize=(11, 4.8), dpi=120, layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
@@ -53,6 +52,9 @@ def picture(result: dict[str, Any], path: Path) -> Path:
         if key == "tokens" and result["passes"]:
             _line(axes, result["passes"], key, "pass", "x:", "pass@k", "black")
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel({"tokens": "generated tokens", "seconds": "seconds"}[key] + " of a problem")
         axes.grid(alpha=0.3)
     left.set_ylabel("right answers, with 95 % intervals")
