@@ -57,18 +57,10 @@ class Net:
         worths_B3 = logits_B2V[:, 0, self.tokens.worths].softmax(-1)
         return logits_B2V[:, 1, self.tokens.moves].log_softmax(-1), worths_B3[:, 2] - worths_B3[:, 0]
 
-    def favourites(self, states: Sequence[State]) -> list[int]:
-        """The likeliest of all moves, legal or not."""
-        return self.logprobs(states).argmax(-1).tolist()
-
     def logprobs(self, states: Sequence[State]) -> np.ndarray:
         """(B, M), of all moves, legal or not."""
         parts = [self._asked(self.tokens.rows(states[i : i + _ROWS]))[0] for i in range(0, len(states), _ROWS)]
         return torch.cat(parts).numpy()
-
-    def policy(self, state: State) -> list[float]:
-        """Probabilities of the legal moves."""
-        return softmax(self.evaluate([state])[0][0])
 
 
 class PolicyPlayer(ManyPlayer):

@@ -146,11 +146,10 @@ def _with_time(config: GamePlayConfig, game: Game, precision: Precision, say: Ca
     with tempfile.TemporaryDirectory() as folder:
         parts = build(trial, game, Path(folder), precision)
         seconds = []
-        options = config.train, config.schedule, precision
         trained = dataclasses.replace(trial.train, save_every=0, keep=1)
         start = time.perf_counter()
         train(
-            parts.model, parts.optimizer, parts.batches, parts.loss, Run(folder), trained, options[1], precision,
+            parts.model, parts.optimizer, parts.batches, parts.loss, Run(folder), trained, config.schedule, precision,
             watch=lambda progress, row: seconds.append(parts.batches.last.get("measure_seconds", 0.0)),
             say=lambda text: None,
         )  # fmt: skip
