@@ -41,7 +41,7 @@ resume
 step progress
 train
 generate
-chat
+chat replies
 tasks games
 think adapt
 evals

@@ -15,10 +15,11 @@ from wren.errors import ConfigError, DataError
 from wren.generate import Completion, Drawn, load_run
 from wren.policy import Drawing, PolicyConfig, PolicyLoss, policy_terms
 from wren.progress import TrainingProgress
+from wren.replies import length_of
 from wren.rl import held_out, reinforce
 from wren.rl.advantage import advantages, has_signal, token_weights
 from wren.rl.batches import RolloutBatches
-from wren.rl.rollout import Group, RolloutConfig, ask, batch_of, length_of
+from wren.rl.rollout import Group, RolloutConfig, ask, batch_of
 from wren.rl.settings import Asked, plan
 from wren.run import Run
 from wren.tasks.passes import pass_at_k

@@ -17,8 +17,9 @@ from wren.generate import Engine, row_seed
 from wren.model import LM
 from wren.policy import Drawing
 from wren.precision import Precision
+from wren.replies import length_of
 from wren.rl.advantage import advantages, has_signal, token_weights
-from wren.rl.rollout import Group, RolloutConfig, batch_of, length_of, with_kept, with_reference
+from wren.rl.rollout import Group, RolloutConfig, batch_of, with_kept, with_reference
 from wren.rl.sources import FromTask, Source
 from wren.tasks.task import RIGHT
 from wren.think.asker import Asker

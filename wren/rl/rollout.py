@@ -17,6 +17,7 @@ from wren.generate.settings import Completion
 from wren.model import LM
 from wren.policy import Drawing, policy_terms
 from wren.precision import Precision
+from wren.replies import policy_batch
 from wren.rl.advantage import Baseline, Normalise
 from wren.tasks.task import Problem
 from wren.think.asker import Asker
@@ -93,27 +94,9 @@ def shown(asker: Asker, group: Group) -> str:
     return "\n".join([group.problem.prompt, *said, f"a right answer: {group.problem.answer}"])
 
 
-def length_of(completion: Completion) -> int:
-    """Tokens that were drawn, with the one that stopped it."""
-    return len(completion.drawn) + (completion.ended_by is not None)
-
-
 def batch_of(groups: Sequence[Group], weights_B: Tensor, pad_id: int) -> Batch:
     """One row a sample, in the order of the groups. weights_B: of each sample's tokens."""
-    rows = [(group.prompt, sample) for group in groups for sample in group.samples]
-    longest = max(len(prompt) + length_of(sample) for prompt, sample in rows) - 1
-    tokens_BT = torch.full((len(rows), longest), pad_id)
-    targets_BT = torch.full((len(rows), longest), IGNORE)
-    logprobs_BT = torch.zeros(len(rows), longest)
-    for row, (prompt, sample) in enumerate(rows):
-        drawn = [*sample.drawn, *([sample.ended_by] if sample.ended_by is not None else [])]
-        whole = torch.tensor([*prompt, *(each.token for each in drawn)])
-        tokens_BT[row, : len(whole) - 1] = whole[:-1]
-        own = slice(len(prompt) - 1, len(whole) - 1)
-        targets_BT[row, own] = whole[len(prompt) :]
-        logprobs_BT[row, own] = torch.tensor([each.sampled_logprob for each in drawn])
-    weights_BT = weights_B[:, None].expand(-1, longest).clone()
-    return Batch(tokens_BT, targets_BT, weights_BT, logprobs_BT=logprobs_BT)
+    return policy_batch([(group.prompt, sample) for group in groups for sample in group.samples], weights_B, pad_id)
 
 
 @torch.no_grad()
