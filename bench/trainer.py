@@ -9,6 +9,7 @@ its steps but the first few of each turn. Needs `pip install 'wren-llm[bench]'`.
 """
 
 import argparse
+import importlib.util
 import statistics
 import sys
 import tempfile
@@ -182,11 +183,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=options.whole, help="CPU threads; default: torch's own choice")
     parser.add_argument("--json", type=Path, default=OUT, help="write the numbers to this file")
     args = parser.parse_args(arguments)
-    try:
-        import accelerate  # noqa: F401
-        import transformers
-    except ImportError as error:
-        raise ConfigError(f"This bench needs {error.name}; pip install 'wren-llm[bench]'.") from error
+    for name in ("accelerate", "transformers"):
+        if importlib.util.find_spec(name) is None:
+            raise ConfigError(f"This bench needs {name}; pip install 'wren-llm[bench]'.")
+    import transformers
+
     transformers.logging.set_verbosity_error()
     if args.threads:
         torch.set_num_threads(args.threads)
