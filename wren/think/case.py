@@ -15,13 +15,18 @@ def mean_logprob(branch: Branch) -> float:
     return branch.mean_logprob
 
 
+def total_logprob(branch: Branch) -> float:
+    return sum(branch.logprobs)
+
+
 @dataclass(eq=False)
 class Case:
     """One problem with its budget. budget, spent: generated tokens, stop tokens too. max_tokens: of one reply.
 
     text: what the tokens of a reply say. answer: the answer in a reply's text. encode: tokens of a text that is put
     into a reply. verifier: the score of a reply's text from 0 to 1, where 1 is right; None = there is none. scorer:
-    how good a branch looks. replies: whole ones that were generated, in order.
+    how good a branch looks. potential: log of what a branch weighs among others of like length. replies: whole ones
+    that were generated, in order.
     """
 
     prompt: tuple[int, ...]
@@ -33,6 +38,7 @@ class Case:
     encode: Callable[[str], list[int]]
     verifier: Callable[[str], float] | None = None
     scorer: Scorer = mean_logprob
+    potential: Scorer = total_logprob
     spent: int = 0
     root: Branch = field(default_factory=Branch)
     replies: list[Branch] = field(default_factory=list)

@@ -17,6 +17,7 @@ def think(
     split: Literal["train", "val", "test"] = "test",
     form: Literal["plain", "bare", "chat"] | None = None,
     max_tokens: int | None = None,
+    scorer: Literal["logprob", "learned"] = "logprob",
     out: Path | None = None,
     seed: int = 0,
     device: Device = "auto",
@@ -35,6 +36,8 @@ def think(
         split: Which problems: those of test were in no training.
         form: How problems are put: chat to a tuned run, bare or plain to a base; by default as the run was trained.
         max_tokens: Of one reply; by default what the task's solutions need, and a little more.
+        scorer: What best_by_score, weighted_vote, beam, particles and tree:by=score go by: the model's log-probabilities,
+            or a scorer that learns from its verified attempts at problems of train.
         out: Folder for the numbers and the picture; by default RUN/think.
         seed: Seed of the problems and of the samples.
         dtype: Number format of matrix products; auto is fp32 on a CPU and chosen by the device elsewhere.
@@ -59,6 +62,7 @@ def think(
         form=form,
         max_tokens=max_tokens,
         seed=seed,
+        scorer=scorer,
     )
     where = choose_device(device)
     precision = choose_precision(where, "fp32" if (dtype, where.type) == ("auto", "cpu") else dtype)
@@ -76,7 +80,7 @@ def _measured(planned: Any, folder: Path, json_: Path | None) -> dict[str, Any]:
     from rich.progress import Progress
 
     from wren.files import disk_errors
-    from wren.think.measure import measure
+    from wren.think.measure import measure, with_scorer
 
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -89,6 +93,7 @@ def _measured(planned: Any, folder: Path, json_: Path | None) -> dict[str, Any]:
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         shown = bar.add_task("", total=len(planned.problems))
         try:
+            planned, result["scorer"] = with_scorer(planned, lambda text: bar.update(shown, description=text))
             measure(
                 planned,
                 say=lambda text: None if console.is_terminal else print(text, flush=True),

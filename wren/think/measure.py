@@ -5,9 +5,9 @@ Every algorithm answers the same problems; `seconds` are those of all problems t
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from wren import think
 from wren.errors import ConfigError
@@ -15,12 +15,12 @@ from wren.generate import Engine, load_run
 from wren.intervals import accuracy, ratio_interval
 from wren.precision import Precision
 from wren.run import Run
-from wren.tasks import prompts
 from wren.tasks.passes import pass_at_k
 from wren.tasks.prompts import Form
 from wren.tasks.task import RIGHT, Problem, Split
 from wren.think.algorithm import Algorithm
 from wren.think.asker import Asker, form_of, read_task
+from wren.think.scorer import taught
 from wren.think.thinker import Solved, Thinker
 
 _GOLD = 200  # solutions of "train" that say how long answers are
@@ -31,7 +31,8 @@ Say = Callable[[str], None]
 @dataclass(frozen=True, kw_only=True)
 class Asked:
     """budgets: generated tokens of a problem. algorithms: as think.read knows them, empty = all. max_tokens: of one
-    reply, None = what the task's solutions need and a little more. form: None = as the run was trained.
+    reply, None = what the task's solutions need and a little more. form: None = as the run was trained. scorer: what
+    algorithms that choose by a score go by: the model's own log-probabilities, or what is learned from its attempts.
     """
 
     run: Path
@@ -43,6 +44,7 @@ class Asked:
     form: Form | None = None
     max_tokens: int | None = None
     seed: int = 0
+    scorer: Literal["logprob", "learned"] = "logprob"
 
     def __post_init__(self) -> None:
         for name, value in (("--problems", self.problems), ("--max-tokens", self.max_tokens)):
@@ -114,21 +116,44 @@ def measure(
 ) -> None:
     """Measures budget by budget and algorithm by algorithm; keep gets each row as soon as it is there.
 
-    {"name", "budget", "accuracy", "low", "high", "count", "tokens", "samples", "seconds", "verifier"}; tokens, samples,
-    seconds: of one problem in the mean. At the end come the rows of pass@k, {"pass", "k", "tokens", "low", "high"}.
+    {"name", "budget", "accuracy", "low", "high", "count", "tokens", "samples", "seconds", "verifier"} and, with greedy
+    among the algorithms, "over_greedy"; tokens, samples, seconds: of one problem in the mean. At the end come the rows of pass@k, {"pass", "k", "tokens", "low", "high"}.
     watch: is told what is measured, and how many problems are done.
     """
     pool: list[Solved] | None = None
     for budget in plan.budgets:
-        for name, algorithm in plan.algorithms.items():
+        greedy: list[Solved] | None = None
+        for name, algorithm in _greedy_first(plan.algorithms):
             row, solved = cell(plan, name, algorithm, budget, watch)
-            keep(row)
+            greedy = solved if name == "greedy" else greedy
+            keep(row if greedy is None else {**row, "over_greedy": over(solved, greedy)})
             say(f"{name} within {budget}: {row['accuracy']:.1%}, {row['tokens']:.0f} tokens, {row['seconds']:.3f} s")
             pool = solved if name == "vote" else pool
     if pool is None:
         _, pool = cell(plan, "samples", think.read("vote"), plan.budgets[-1], watch)
-    for row in passes(plan.thinker.asker, pool):
+    for row in passes(plan.thinker, pool):
         keep(row)
+
+
+def with_scorer(plan: Plan, say: Say) -> tuple[Plan, dict[str, Any] | None]:
+    """The plan with the scorer that it asks for, and what that is worth; raises ConfigError where none can be learned."""
+    if plan.asked.scorer == "logprob":
+        return plan, None
+    say(f"a scorer learns from attempts at problems of 'train' of {plan.thinker.asker.task.name}")
+    scorer, worth = taught(plan.thinker, plan.asked.seed)
+    return replace(plan, thinker=replace(plan.thinker, scorer=scorer, potential=scorer)), worth
+
+
+def _greedy_first(algorithms: dict[str, Algorithm]) -> list[tuple[str, Algorithm]]:
+    """Others are compared with it."""
+    return sorted(algorithms.items(), key=lambda item: item[0] != "greedy")
+
+
+def over(solved: Sequence[Solved], other: Sequence[Solved]) -> dict[str, Any]:
+    """The mean difference of right answers to the same problems: paired, so that their difficulty cancels."""
+    found = [float(a.right) - float(b.right) for a, b in zip(solved, other, strict=True)]
+    low, high = ratio_interval(found, [1.0] * len(found)) or (None, None)
+    return {"mean": sum(found) / len(found), "low": low, "high": high}
 
 
 def cell(
@@ -153,11 +178,11 @@ def cell(
     return row, solved
 
 
-def passes(asker: Asker, pool: Sequence[Solved]) -> list[dict[str, Any]]:
+def passes(thinker: Thinker, pool: Sequence[Solved]) -> list[dict[str, Any]]:
     """pass@k for k = 1, 2, 4, ... as far as every problem has so many replies; tokens: of k replies."""
     right = []
     for each in pool:
-        scores = [_score(asker, each.problem, reply.tokens) for reply in each.replies]
+        scores = [thinker.score(each.problem, reply) for reply in each.replies]
         right.append(sum(score >= RIGHT for score in scores))
     counts = [len(each.replies) for each in pool]
     mean = sum(each.spent for each in pool) / sum(counts)
@@ -168,7 +193,3 @@ def passes(asker: Asker, pool: Sequence[Solved]) -> list[dict[str, Any]]:
         rows.append({"pass": sum(shares) / len(shares), "k": k, "tokens": k * mean, "low": low, "high": high})
         k *= 2
     return rows
-
-
-def _score(asker: Asker, problem: Problem, tokens: Sequence[int]) -> float:
-    return prompts.score(asker.task, problem, asker.text_of(tokens), asker.form)

@@ -1,6 +1,6 @@
 """The table and the picture of `wren think`: accuracy against generated tokens and against seconds."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from wren.plot import colours, save_figure
 def table(result: dict[str, Any]) -> Table:
     """A line for every algorithm and budget, and under them pass@k."""
     found = Table(title=f"{result['task']}, {result['count']} problems", box=box.SIMPLE, pad_edge=False)
-    columns = ("algorithm", "budget", "right", "95 % interval", "tokens", "samples", "seconds")
+    columns = ("algorithm", "budget", "right", "95 % interval", "over greedy", "tokens", "seconds")
     for name in columns:
         found.add_column(name, justify="left" if name == "algorithm" else "right", no_wrap=True, min_width=len(name))
     rows = result["rows"]
@@ -21,13 +21,37 @@ def table(result: dict[str, Any]) -> Table:
         for number, row in enumerate(own := [row for row in rows if row["name"] == name]):
             shown = f"{name}{' *' if row['verifier'] else ''}" if number == 0 else ""
             found.add_row(
-                shown, f"{row['budget']:,}", f"{row['accuracy']:.1%}", _interval(row), f"{row['tokens']:,.0f}",
-                f"{row['samples']:,.1f}", f"{row['seconds']:.3g}", end_section=number == len(own) - 1,
+                shown, f"{row['budget']:,}", f"{row['accuracy']:.1%}", _interval(row), _over(row),
+                f"{row['tokens']:,.0f}", f"{row['seconds']:.3g}", end_section=number == len(own) - 1,
             )  # fmt: skip
     for row in result["passes"]:
-        found.add_row(f"pass@{row['k']}", "", f"{row['pass']:.1%}", _interval(row), f"{row['tokens']:,.0f}", "", "")
-    found.caption = "tokens, samples, seconds: means of a problem, all run together; * with the verifier"
+        found.add_row(f"pass@{row['k']}", "", f"{row['pass']:.1%}", _interval(row), "", f"{row['tokens']:,.0f}", "")
+    found.caption = "\n".join(_notes(result))
     return found
+
+
+def _notes(result: dict[str, Any]) -> Iterator[str]:
+    yield "tokens, seconds: means of a problem, all run together; * with the verifier"
+    if any("over_greedy" in row for row in result["rows"]):
+        yield "over greedy: in points, on the same problems"
+    if (scorer := result.get("scorer")) is not None:
+        yield (
+            f"scores: learned from {scorer['attempts']:,} attempts; a right one is above a wrong one in "
+            f"{_share(scorer['separation'])}, by mean log-probability in {_share(scorer['by_logprob'])}"
+        )
+
+
+def _share(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.1%}"
+
+
+def _over(row: dict[str, Any]) -> str:
+    """ "+4.0 ± 2.8" """
+    over = row.get("over_greedy")
+    if over is None or row["name"] == "greedy":
+        return ""
+    half = "" if over["low"] is None else f" ± {50 * (over['high'] - over['low']):.1f}"
+    return f"{100 * over['mean']:+.1f}{half}"
 
 
 def _interval(row: dict[str, Any]) -> str:

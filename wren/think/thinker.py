@@ -13,7 +13,7 @@ from wren.tasks.task import RIGHT, Problem
 from wren.think.algorithm import Algorithm
 from wren.think.asker import Asker
 from wren.think.branch import Branch
-from wren.think.case import Case, Scorer, mean_logprob
+from wren.think.case import Case, Scorer, mean_logprob, total_logprob
 from wren.think.thought import Thought
 
 
@@ -40,8 +40,8 @@ class Solved:
 
 @dataclass(frozen=True)
 class Thinker:
-    """max_tokens: of one reply. verify: whether algorithms that need the task's verifier may use it. scorer: how good a
-    branch looks to those that go by a score. at_once: problems that are thought about together.
+    """max_tokens: of one reply. verify: whether algorithms that need the task's verifier may use it. scorer, potential:
+    as in Case, for algorithms that go by a score. at_once: problems that are thought about together.
     """
 
     engine: Engine
@@ -49,6 +49,7 @@ class Thinker:
     max_tokens: int
     verify: bool = True
     scorer: Scorer = mean_logprob
+    potential: Scorer = total_logprob
     at_once: int = 256
 
     def solve(
@@ -106,10 +107,15 @@ class Thinker:
             encode=asker.tokenizer.encode,
             verifier=(lambda text: prompts.score(asker.task, problem, text, form)) if self.verify else None,
             scorer=self.scorer,
+            potential=self.potential,
         )
 
     def _solved(self, problem: Problem, thought: Thought) -> Solved:
         assert thought.chosen is not None
         case, text = thought.case, thought.case.text(thought.chosen.tokens)
-        score = prompts.score(self.asker.task, problem, text, self.asker.form)
+        score = self.score(problem, thought.chosen)
         return Solved(problem, thought.chosen, text, score, case.spent, thought.samples, case.replies)
+
+    def score(self, problem: Problem, reply: Branch) -> float:
+        """The task's, from 0 to 1."""
+        return prompts.score(self.asker.task, problem, self.asker.text_of(reply.tokens), self.asker.form)

@@ -1,10 +1,11 @@
 """Particle filtering: pieces of a reply are drawn, and after each piece the particles are drawn anew by their weights.
 
-    log w_i  =  sharpness x (score(x_i after the piece) x length - score(x_i before it) x length)
+    log w_i  =  sharpness x (potential(x_i after the piece) - potential(x_i before it))
 
-so that with the mean log-probability as score the filter draws from p(x)^(1 + sharpness) instead of p(x); systematic
-resampling where the effective number of particles falls below half (2502.01618, for a learned score). What is left of
-the budget goes into further filters. Their particles vote with their weights.
+so that with log p(x) as potential the filter draws from p(x)^(1 + sharpness) instead of p(x), and with a learned
+scorer's log P(right) from what looks right; systematic resampling where the effective number of particles falls below
+half (2502.01618, for a learned score). What is left of the budget goes into further filters. Their particles vote with
+their weights.
 """
 
 import math
@@ -65,7 +66,7 @@ class Rules(Algorithm):
     def _gain(self, case: Case, before: Branch, after: Branch) -> float:
         if before is after:
             return 0.0
-        return self.sharpness * (_total(case, after) - _total(case, before))
+        return self.sharpness * (case.potential(after) - case.potential(before))
 
     def _resampled(self, particles: list[Branch], logs: list[float], rng: Random) -> tuple[list[Branch], list[float]]:
         weights = [math.exp(log - max(logs)) for log in logs]
@@ -78,10 +79,6 @@ class Rules(Algorithm):
             if id(branch) not in going:
                 branch.release()
         return [particles[i] for i in chosen], [math.log(total / len(weights)) + max(logs)] * len(weights)
-
-
-def _total(case: Case, branch: Branch) -> float:
-    return case.scorer(branch) * len(branch.logprobs) if branch.logprobs else 0.0
 
 
 def systematic(weights: Sequence[float], offset: float) -> list[int]:
