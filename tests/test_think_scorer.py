@@ -42,7 +42,8 @@ def test_it_orders_attempts_that_it_has_not_seen_better_than_their_mean_does():
     right = [attempt.right for attempt in found]
     own = separation([seen(attempt.reply) for attempt in found], right)
     mean = separation([attempt.reply.mean_logprob for attempt in found], right)
-    assert own is not None and mean is not None
+    assert own is not None
+    assert mean is not None
     assert own > 0.95
     assert own > mean + 0.02
 
@@ -86,9 +87,8 @@ def test_separation_is_the_share_of_pairs_in_order():
     rng = Random(0)
     scores = [rng.randrange(5) for _ in range(40)]
     right = [rng.random() < 0.4 for _ in scores]
-    pairs = [
-        (a, b) for a, r in zip(scores, right, strict=True) if r for b, s in zip(scores, right, strict=True) if not s
-    ]
+    good, bad = ([score for score, r in zip(scores, right, strict=True) if r is kind] for kind in (True, False))
+    pairs = [(a, b) for a in good for b in bad]
     share = sum(1.0 if a > b else 0.5 if a == b else 0.0 for a, b in pairs) / len(pairs)
     assert separation(scores, right) == pytest.approx(share)
     assert separation([1.0, 2.0], [True, True]) is None

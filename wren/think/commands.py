@@ -36,8 +36,8 @@ def think(
         split: Which problems: those of test were in no training.
         form: How problems are put: chat to a tuned run, bare or plain to a base; by default as the run was trained.
         max_tokens: Of one reply; by default what the task's solutions need, and a little more.
-        scorer: What best_by_score, weighted_vote, beam, particles and tree:by=score go by: the model's log-probabilities,
-            or a scorer that learns from its verified attempts at problems of train.
+        scorer: What best_by_score, weighted_vote, beam, particles and tree:by=score go by: the model's own
+            log-probabilities, or a scorer that learns from its verified attempts at problems of train.
         out: Folder for the numbers and the picture; by default RUN/think.
         seed: Seed of the problems and of the samples.
         dtype: Number format of matrix products; auto is fp32 on a CPU and chosen by the device elsewhere.

@@ -117,8 +117,8 @@ def measure(
     """Measures budget by budget and algorithm by algorithm; keep gets each row as soon as it is there.
 
     {"name", "budget", "accuracy", "low", "high", "count", "tokens", "samples", "seconds", "verifier"} and, with greedy
-    among the algorithms, "over_greedy"; tokens, samples, seconds: of one problem in the mean. At the end come the rows of pass@k, {"pass", "k", "tokens", "low", "high"}.
-    watch: is told what is measured, and how many problems are done.
+    among the algorithms, "over_greedy"; tokens, samples, seconds: of one problem in the mean. At the end come the rows
+    of pass@k, {"pass", "k", "tokens", "low", "high"}. watch: is told what is measured, and how many problems are done.
     """
     pool: list[Solved] | None = None
     for budget in plan.budgets:
@@ -136,7 +136,7 @@ def measure(
 
 
 def with_scorer(plan: Plan, say: Say) -> tuple[Plan, dict[str, Any] | None]:
-    """The plan with the scorer that it asks for, and what that is worth; raises ConfigError where none can be learned."""
+    """The plan with the scorer it asks for, and what that is worth; raises ConfigError where none can be learned."""
     if plan.asked.scorer == "logprob":
         return plan, None
     say(f"a scorer learns from attempts at problems of 'train' of {plan.thinker.asker.task.name}")

@@ -60,9 +60,9 @@ def attempted(thinker: Thinker, problems: int, samples: int, split: Split, seed:
 
 
 def taught(thinker: Thinker, seed: int = 0) -> tuple[Learned, dict[str, Any]]:
-    """A scorer for this thinker's task and model, and what it is worth: {"attempts", "right", "separation", "by_logprob"}.
+    """A scorer for this thinker's task and model; {"attempts", "right", "separation", "by_logprob"}.
 
-    separation: on problems of "val", and by_logprob that of the mean log-probability beside it.
+    separation: on problems of "val"; by_logprob: that of the mean log-probability.
     """
     found = attempted(thinker, _PROBLEMS, _SAMPLES, "train", seed)
     scorer, held_out = learned(found), attempted(thinker, _PROBLEMS // 2, _SAMPLES, "val", seed)
