@@ -51,9 +51,11 @@ class Net:
     @torch.inference_mode()
     def _asked(self, tokens_BT: Tensor) -> tuple[Tensor, Tensor]:
         training = self.model.training
-        self.model.eval()
+        if training:  # to change it walks through all modules, as long as a small pass takes
+            self.model.eval()
         logits_B2V = answers(self.model, tokens_BT.to(next(self.model.parameters()).device)).float().cpu()
-        self.model.train(training)
+        if training:
+            self.model.train()
         worths_B3 = logits_B2V[:, 0, self.tokens.worths].softmax(-1)
         return logits_B2V[:, 1, self.tokens.moves].log_softmax(-1), worths_B3[:, 2] - worths_B3[:, 0]
 

@@ -1,4 +1,4 @@
-"""A game in a model's vocabulary, which is that of bytes: one byte for each token, move and outcome.
+"""A game in a model's vocabulary, which is that of bytes: one byte for each word, move and outcome.
 
     <document> <observation, filled up with blanks on its left> ? -> loss, draw or win   ! -> a move
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from wren.errors import ConfigError
 from wren.games.game import Game
 from wren.games.state import State
+from wren.rl.game_words import Words
 from wren.tokenizer import Tokenizer
 from wren.tokenizer.special import MIN_CHAT_VOCAB_SIZE, NUM_BYTES
 
@@ -26,7 +27,7 @@ _BLANK, _WORTH, _MOVE = ord(" "), ord("?"), ord("!")
 
 
 class GameTokens:
-    """The ids of one game. worths: of OUTCOMES; moves: of Game.moves; row_len: T.
+    """The ids of one game. seen: of words.known; worths: of OUTCOMES; moves: of Game.moves; row_len: T.
 
     Raises ConfigError for a game with more names than there are bytes, or not of two players.
     """
@@ -35,16 +36,21 @@ class GameTokens:
         if game.num_players != 2:
             raise ConfigError(f"Self-play learns games of two; {game.name} has {game.num_players} players.")
         free = [c for c in (*range(48, 127), *range(33, 48), *range(128, NUM_BYTES)) if c not in (_WORTH, _MOVE)]
-        count = len(game.tokens) + len(game.moves) + len(OUTCOMES)
+        self.words = Words(game)
+        known = len(self.words.known)
+        count = known + len(game.moves) + len(OUTCOMES)
         if count > len(free):
             raise ConfigError(f"The game {game.name} has {count:,} names; self-play has room for {len(free)}.")
         outcomes = [ord(c) for c in "-=+"]
         free = [c for c in free if c not in outcomes]
         self.game = game
         self.worths = torch.tensor(outcomes)
-        self.seen = np.array(free[: len(game.tokens)])
-        self.moves = torch.tensor(free[len(game.tokens) : len(game.tokens) + len(game.moves)])
-        self.row_len = game.observation_len + 3
+        moves = len(game.moves)
+        if known > len(game.tokens):  # the last bytes are no text by themselves; the moves are, in every game
+            free = [*free[moves : moves + known], *free[:moves]]
+        self.seen = np.array(free[:known])
+        self.moves = torch.tensor(free[known : known + moves])
+        self.row_len = len(self.words.spans) + 3
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -66,7 +72,7 @@ class GameTokens:
         rows_BT[:, -2], rows_BT[:, -1] = _WORTH, _MOVE
         longest = self.game.observation_len
         if observations and all(len(seen) == longest for seen in observations):
-            rows_BT[:, 1:-2] = self.seen[np.array(observations, dtype=np.int64)]
+            rows_BT[:, 1:-2] = self.seen[self.words.numbers(observations)]
         else:
             for row_T, seen in zip(rows_BT, observations, strict=True):
                 row_T[1 + longest - len(seen) : -2] = self.seen[list(seen)]

@@ -42,7 +42,7 @@ class SelfPlayBatches:
         self.league = League(folder / "league", game, self.tokens, config.selfplay)
         self.measure = Measure(game, self.net)
         self.average = Average(game)
-        self.symmetries = symmetries(game)
+        self.symmetries = [(self.tokens.words.turned(seen), moves) for seen, moves in symmetries(game)]
         self.generation, self.used = 0, config.selfplay.updates
         self.baselines = [0.0, 0.0]
         self.last: Numbers = {}
@@ -52,7 +52,10 @@ class SelfPlayBatches:
 
     def next_batch(self) -> Batch:
         if self.used == self.config.selfplay.updates:
+            training = self.model.training
+            self.model.eval()
             self._new_generation()
+            self.model.train(training)
             self.used = 0
         self.used += 1
         return self._batch(self.used - 1)
