@@ -51,7 +51,8 @@ Say = Callable[[str], None]
 @dataclass(frozen=True, kw_only=True)
 class Terms:
     """gold: problems with solutions. start_steps: of the start. seconds: that each way goes on. lrs: by way. whole: the
-    start learns to write problems too. others: a task whose problems it learns to write, without solutions."""
+    start learns to write problems too. others: a task whose problems it learns to write, unsolved. settings: of
+    the recipe."""
 
     tasks: tuple[str, ...]
     seeds: tuple[int, ...]
@@ -70,6 +71,7 @@ class Terms:
     split: Split = "test"
     whole: bool = False
     others: str | None = None
+    settings: tuple[str, ...] = ()
 
 
 @dataclass
@@ -194,7 +196,7 @@ def a_start(terms: Terms, name: str, folder: Path, seed: int = 0) -> tuple[Path,
 
 def _config(terms: Terms, tokenizer: Tokenizer, seed: int) -> RunConfig:
     settings = [f"depth={terms.depth}", f"dim={terms.dim}", "context_len=128", f"batch_size={terms.batch_size}"]
-    settings += [f"steps={terms.start_steps}", f"seed={seed}"]
+    settings += [f"steps={terms.start_steps}", f"seed={seed}", *terms.settings]
     config = recipes.build("wren", vocab_size=tokenizer.vocab_size, settings=settings)
     return replace(config, train=replace(config.train, dtype="fp32"))
 
