@@ -103,7 +103,7 @@ class Engine:
     def bytes_in_use(self) -> int:
         """Of all states: rows that decode, prompts that are read, prefixes that are kept."""
         self._prefixes = [prefix for prefix in self._prefixes if prefix.state is not None]
-        prefixes = sum(prefix.state.size() for prefix in self._prefixes if prefix.state is not None)
+        prefixes = sum(prefix.num_bytes for prefix in self._prefixes)
         return prefixes + sum(each.size() for each in (*self._lanes.values(), *self._readings))
 
     def refresh(self) -> None:
