@@ -46,8 +46,7 @@ class Trained:
         row, solved = measure.cell(self.plan, name, think.read(name), budget)
         row["right"] = "".join(str(int(each.right)) for each in solved)
         if name == "vote":
-            found = measure.passes(self.plan.thinker, solved)
-            row["passes"] = {each["k"]: each["pass"] for each in found}
+            row["pass_1"] = measure.passes(self.plan.thinker, solved)[0]["pass"]
         return {**self.known, **row, "flops": self.flops * (self.prompt + row["tokens"]), **more}
 
 
@@ -138,8 +137,8 @@ def _lines(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         line: dict[str, Any] = {"name": name, "times": times, "params": params}
         for key in ("accuracy", "tokens", "flops"):
             line[key] = asdict(interval([r[key] for r in own.values()]))
-        if all("passes" in r for r in own.values()):
-            line["pass_1"] = asdict(interval([r["passes"][1] for r in own.values()]))
+        if all("pass_1" in r for r in own.values()):
+            line["pass_1"] = asdict(interval([r["pass_1"] for r in own.values()]))
         if name != "greedy":
             line["over_greedy"] = over(own, greedy)
         if times == "larger":
