@@ -29,15 +29,19 @@ class InBackward:
         self._limit: float | None = None
         self._squares: dict[torch.device, Tensor] = {}
         self._places: dict[int, tuple[AdamW | Muon, dict[str, Any]]] = {}
+        self._sizes: dict[int, int] = {}
         for part in parts:
             for group in part.param_groups:
                 for p in group["params"]:
                     self._places[id(p)] = part, group
+                    self._sizes[id(p)] = p.numel()
                     p.register_post_accumulate_grad_hook(self._arrived)
+        self._size = sum(self._sizes.values())
 
     @contextlib.contextmanager
     def armed(self, clip: float) -> Iterator[None]:
-        """Around a backward pass. clip: the largest norm of one tensor's gradient, inf = any."""
+        """Around a backward pass. clip: the largest norm of the whole gradient, inf = any; each tensor is held to the
+        part of it that its size has, sqrt(numbers / all numbers), since the others are not known yet."""
         self._limit, self._squares = clip, {}
         try:
             yield
@@ -58,7 +62,8 @@ class InBackward:
         before = self._squares.get(param.device)
         self._squares[param.device] = square if before is None else before + square
         if math.isfinite(self._limit):
-            param.grad.mul_(torch.clamp(self._limit / (norm + 1e-6), max=1.0).to(param.grad.dtype))
+            limit = self._limit * math.sqrt(self._sizes[id(param)] / self._size)
+            param.grad.mul_(torch.clamp(limit / (norm + 1e-6), max=1.0).to(param.grad.dtype))
         part, group = self._places[id(param)]
         part.step_one(param, group)
 

@@ -40,7 +40,7 @@ class OptimizerConfig:
     dynamic code (2110.02861). weight_dtype: bf16 = the weights of linear layers and tables are kept in bf16 alone and
     changed with stochastic rounding. offload: the moments lie in main memory, pinned, while the weights are on a GPU.
     in_backward: each tensor is stepped in the backward pass as soon as its gradient is there, which is dropped then; it
-    is clipped by its own norm, and the whole batch is one micro-batch.
+    is clipped to its part of the bound by its size, and the whole batch is one micro-batch.
     """
 
     kind: Literal["adamw", "muon"] = "adamw"
