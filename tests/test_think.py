@@ -56,7 +56,7 @@ def test_the_same_seed_gives_the_same_reply(name):
 
 def test_the_majority_differs_from_the_likeliest_reply():
     assert text(answered(think.read("greedy"), case(200), DIVIDED).tokens) == "xb"
-    for name in ("vote", "auto", "weighted_vote:sharpness=0.01"):
+    for name in ("vote", "auto:sure=0.99:sharpness=0", "weighted_vote:sharpness=0.01"):
         said = Counter(text(answered(think.read(name), case(600, seed=s), DIVIDED).tokens)[-1] for s in range(10))
         assert said["a"] >= 8, name
 
@@ -116,17 +116,21 @@ def longest_case():
 def test_auto_stops_when_it_is_sure():
     sure = case(1000)
     answered(think.read("auto"), sure, table({"": {"a": 1.0}}))
-    assert len(sure.replies) == 4
+    assert len(sure.replies) == 3
     divided = case(1000)
     answered(think.read("auto"), divided, table({"": {"a": 0.5, "b": 0.5}}))
     assert len(divided.replies) > 4
+    doubted = case(1000)
+    answered(think.read("auto"), doubted, table({"": {"a": 0.5, "b": 0.5}, "a": {"a": 0.5, "c": 0.5}}))
+    assert len(doubted.replies) > 4
     one = case(3, max_tokens=3)
     assert text(answered(think.read("auto"), one, DIVIDED).tokens) == "xb"
 
 
 def test_the_lead_is_a_probability():
     assert lead(0, 0) == 0.5
-    assert lead(4, 0) == 31 / 32
+    assert lead(4, 0) == pytest.approx(31 / 32, abs=1e-4)
+    assert lead(0.2, 0.1) < lead(2, 1) < lead(20, 10)
     assert lead(3, 5) == pytest.approx(1 - lead(5, 3))
     assert lead(30, 10) > 0.99
 
@@ -159,6 +163,7 @@ def test_budget_forcing_makes_a_reply_longer():
         ("beam:children=0", "beam.children"),
         ("tree:by=luck", "luck"),
         ("auto:sure=1", "auto.sure"),
+        ("auto:sharpness=-1", "auto.sharpness"),
         ("budget_forcing:waits=-1", "waits"),
     ],
 )
