@@ -3,8 +3,8 @@ of the first answer over the second one is sure enough, it is the answer; else m
 a quarter as many again.
 
 A reply's vote weighs exp(sharpness x score) <= 1, so that what the model doubts counts less. Sure: with a uniform
-prior, P(Beta(a + 1, b + 1) > 1/2) for the weights a and b of the two leading answers is above `sure`, that is the chance that
-a further vote for one of them is more often for the first (adaptive consistency, 2305.11860). The likeliest reply is
+prior, P(Beta(a + 1, b + 1) > 1/2) for the weights a and b of the two leading answers is above `sure`: the chance that a
+further vote for one of them is more often for the first (adaptive consistency, 2305.11860). The likeliest reply is
 asked for first, so that a budget of one answer is greedy.
 """
 
