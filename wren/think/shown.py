@@ -12,10 +12,12 @@ from wren.plot import colours, save_figure
 
 def table(result: dict[str, Any]) -> Table:
     """A line for every algorithm and budget, and under them pass@k."""
-    found = Table(title=f"{result['task']}, {result['count']} problems", box=box.SIMPLE, pad_edge=False)
-    columns = ("algorithm", "budget", "right", "95 % interval", "over greedy", "tokens", "seconds")
-    for name in columns:
-        found.add_column(name, justify="left" if name == "algorithm" else "right", no_wrap=True, min_width=len(name))
+    found = Table(
+        title=f"{result['task']}, {result['count']} problems", box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0)
+    )
+    found.add_column("algorithm", overflow="fold")
+    for name in ("budget", "right", "95 %", "over greedy", "tokens", "seconds"):  # together less than 80 characters
+        found.add_column(name, justify="right", no_wrap=True)
     rows = result["rows"]
     for name in dict.fromkeys(row["name"] for row in rows):
         for number, row in enumerate(own := [row for row in rows if row["name"] == name]):
@@ -36,8 +38,8 @@ def _notes(result: dict[str, Any]) -> Iterator[str]:
         yield "over greedy: in points, on the same problems"
     if (scorer := result.get("scorer")) is not None:
         yield (
-            f"scores: learned from {scorer['attempts']:,} attempts; a right one is above a wrong one in "
-            f"{_share(scorer['separation'])}, by mean log-probability in {_share(scorer['by_logprob'])}"
+            f"scores learned from {scorer['attempts']:,} attempts: a right reply is above a wrong one in "
+            f"{_share(scorer['separation'])}, by log-probability in {_share(scorer['by_logprob'])}"
         )
 
 
@@ -55,7 +57,7 @@ def _over(row: dict[str, Any]) -> str:
 
 
 def _interval(row: dict[str, Any]) -> str:
-    return "" if row["low"] is None else f"{max(0.0, row['low']):.1%} - {min(1.0, row['high']):.1%}"
+    return "" if row["low"] is None else f"{100 * max(0.0, row['low']):.1f}-{100 * min(1.0, row['high']):.1f}"
 
 
 def picture(result: dict[str, Any], path: Path) -> Path:
