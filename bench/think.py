@@ -87,15 +87,17 @@ def show_branches(record: Record, console: Console) -> None:
 
 def table(group: dict) -> Table:
     """Points are those of accuracy, +- half of a 95 % interval of the differences on the same problems."""
-    columns = ("algorithm", "times", "right", "tokens", "over greedy", "over larger", "vote's tokens")
-    found = Table(*columns, title=f"{group['task']}, {group['seeds']} seeds", box=box.SIMPLE)
+    columns = ("algorithm", "times", "right", "tokens", "over greedy", "over larger", "over vote", "vote's tokens")
+    found = Table(
+        box=box.SIMPLE, title=f"{group['task']}, {group['seeds']} seeds", pad_edge=False, padding=(0, 1, 0, 0)
+    )
+    for name in columns:
+        found.add_column(name, justify="left" if name == "algorithm" else "right")
     for line in group["rows"]:
-        saved = f"{line['vote_tokens']:.1f} times" if line.get("as_good_a_vote") else ""
-        if line["name"] == "auto" and line["times"] != "larger":
-            saved = saved or "no vote as good"
+        over = [points(line.get(f"over_{other}")) for other in ("greedy", "larger", "vote")]
         found.add_row(
             f"{line['name']}, {line['params'] / 1e3:.0f}k", f"{line['times']}", f"{line['accuracy']['mean']:.1%}",
-            f"{line['tokens']['mean']:.0f}", points(line.get("over_greedy")), points(line.get("over_larger")), saved,
+            f"{line['tokens']['mean']:.0f}", *over, f"{line['vote_tokens']:.1f}x" if "vote_tokens" in line else "",
         )  # fmt: skip
     return found
 

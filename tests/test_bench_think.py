@@ -42,9 +42,11 @@ def test_auto_is_beside_the_cheapest_vote_that_is_as_good():
     votes = [row("vote", times, right, 10 * times) for times, right in ((4, "1000"), (16, "1110"), (64, "1110"))]
     found = lines(row("greedy", 1, "1000"), *votes, row("auto", 16, "1101", 40.0), row("auto", 64, "1111", 90.0))
     assert found["auto", 16, 1]["as_good_a_vote"] == 16
-    assert found["auto", 16, 1]["vote_tokens"] == 4
-    assert found["auto", 16, 1]["over_that_vote"]["mean"] == 0
-    assert found["auto", 64, 1]["as_good_a_vote"] is None
+    assert found["auto", 16, 1]["as_good_tokens"] == 4
+    assert found["auto", 16, 1]["over_vote"]["mean"] == 0
+    assert "as_good_a_vote" not in found["auto", 64, 1]
+    assert found["auto", 64, 1]["over_vote"]["mean"] == pytest.approx(0.25)
+    assert found["auto", 64, 1]["vote_tokens"] == pytest.approx(640 / 90)
 
 
 def test_a_search_is_beside_the_larger_model_of_its_seed():
