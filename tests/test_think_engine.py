@@ -124,6 +124,8 @@ def test_the_verb(base, tmp_path, capsys):
     assert called(base, tmp_path / "out", "--dry-run") == 0
     assert "Would ask" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
+    assert called(base, tmp_path / "out", "--dry-run", "--no-verify") == 0
+    assert "best_of_n" not in capsys.readouterr().out
     assert (
         called(
             base, tmp_path / "out", "--algorithms", "greedy,best_of_n,beam:piece=2", "--json", str(tmp_path / "r.json")
@@ -165,6 +167,7 @@ def test_an_interruption_keeps_what_is_measured(base, tmp_path, monkeypatch, cap
         (["--budgets", "3"], "less than one answer"),
         (["--budgets", "many"], "budget of tokens"),
         (["--algorithms", "luck"], "Algorithm 'luck' is unknown"),
+        (["--algorithms", "vote,best_of_n", "--no-verify"], "best_of_n chooses by a verifier and there is none here"),
         (["--task", "nothing"], "Task 'nothing' is unknown"),
         (["--problems", "0"], "--problems is 0"),
         (["--form", "chat", "--run", "nowhere"], "nowhere"),

@@ -18,6 +18,7 @@ def think(
     form: Literal["plain", "bare", "chat"] | None = None,
     max_tokens: int | None = None,
     scorer: Literal["logprob", "learned"] = "logprob",
+    verify: bool = True,
     out: Path | None = None,
     seed: int = 0,
     device: Device = "auto",
@@ -38,6 +39,7 @@ def think(
         max_tokens: Of one reply; by default what the task's solutions need, and a little more.
         scorer: What best_by_score, weighted_vote, beam, particles and tree:by=score go by: the model's own
             log-probabilities, or a scorer that learns from its verified attempts at problems of train.
+        verify: Let best_of_n and tree ask the task's verifier, as where an answer can be checked before it is given.
         out: Folder for the numbers and the picture; by default RUN/think.
         seed: Seed of the problems and of the samples.
         dtype: Number format of matrix products; auto is fp32 on a CPU and chosen by the device elsewhere.
@@ -63,6 +65,7 @@ def think(
         max_tokens=max_tokens,
         seed=seed,
         scorer=scorer,
+        verify=verify,
     )
     where = choose_device(device)
     precision = choose_precision(where, "fp32" if (dtype, where.type) == ("auto", "cpu") else dtype)

@@ -33,6 +33,7 @@ class Asked:
     """budgets: generated tokens of a problem. algorithms: as think.read knows them, empty = all. max_tokens: of one
     reply, None = what the task's solutions need and a little more. form: None = as the run was trained. scorer: what
     algorithms that choose by a score go by: the model's own log-probabilities, or what is learned from its attempts.
+    verify: whether algorithms may see the task's verifier.
     """
 
     run: Path
@@ -45,6 +46,7 @@ class Asked:
     max_tokens: int | None = None
     seed: int = 0
     scorer: Literal["logprob", "learned"] = "logprob"
+    verify: bool = True
 
     def __post_init__(self) -> None:
         for name, value in (("--problems", self.problems), ("--max-tokens", self.max_tokens)):
@@ -81,6 +83,8 @@ class Plan:
 def plan(asked: Asked, precision: Precision, say: Say = lambda text: None) -> Plan:
     """Opens the run and checks what was asked; raises a WrenError for every mistake of the user."""
     algorithms = {name: think.read(name) for name in asked.algorithms or think.names()}
+    if not asked.algorithms and not asked.verify:
+        algorithms = {name: rules for name, rules in algorithms.items() if not rules.needs_verifier}
     task = read_task(asked.task)
     loaded = load_run(asked.run, precision.device, say)
     form = asked.form or form_of(Run(asked.run).config())
@@ -99,7 +103,9 @@ def plan(asked: Asked, precision: Precision, say: Say = lambda text: None) -> Pl
         )
     max_tokens = asked.max_tokens or need + max(4, need // 4)
     engine = Engine(loaded.model, precision, vocab_size=loaded.tokenizer.vocab_size, max_rows=_ROWS)
-    thinker = Thinker(engine, asker, max_tokens)
+    thinker = Thinker(engine, asker, max_tokens, verify=asked.verify)
+    for rules in algorithms.values():
+        thinker.check(rules)
     for problem in problems:
         thinker.case(problem, max(asked.budgets))  # whether its prompt fits
     return Plan(asked, thinker, problems, algorithms, sorted(set(asked.budgets)), need)

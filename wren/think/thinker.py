@@ -68,9 +68,7 @@ class Thinker:
         """
         if budget < 1:
             raise ConfigError(f"The budget is {budget} tokens; give at least 1.")
-        if algorithm.needs_verifier and not self.verify:
-            name = type(algorithm).__module__.rpartition(".")[2]
-            raise ConfigError(f"{name} chooses by a verifier and there is none here; choose vote or best_by_score.")
+        self.check(algorithm)
         cases = [self.case(problem, budget, seed) for problem in problems]
         waiting = deque(Thought(algorithm, case, self.engine, self.asker.stop_ids) for case in cases)
         thoughts = list(waiting)
@@ -90,6 +88,12 @@ class Thinker:
             for thought in running:
                 thought.close()
         return [self._solved(problem, thought) for problem, thought in zip(problems, thoughts, strict=True)]
+
+    def check(self, algorithm: Algorithm) -> None:
+        """Raises ConfigError for one without the verifier that it needs."""
+        if algorithm.needs_verifier and not self.verify:
+            name = type(algorithm).__module__.rpartition(".")[2]
+            raise ConfigError(f"{name} chooses by a verifier and there is none here; choose vote or best_by_score.")
 
     def case(self, problem: Problem, budget: int, seed: int = 0) -> Case:
         """A problem as an algorithm sees it; its seed follows from the problem, not from its place among others."""
