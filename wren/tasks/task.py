@@ -89,6 +89,11 @@ class Task(ABC):
         every other text. Its answer, where only a search would find one, may be empty."""
         return None
 
+    def answered_by(self, problem: Problem, text: str) -> Problem | None:
+        """The problem like this one that an answer solves, where a wrong answer is the right one to another problem;
+        None where no such problem is known."""
+        return None
+
     def problem(self, seed: int, index: int, split: Split = "train") -> Problem:
         """Problem `index` of a seed; raises DataError where the split seems to have none."""
         rng = Random(f"wren task {self.name} {check_split(split)} {seed} {index}")

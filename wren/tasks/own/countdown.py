@@ -13,7 +13,7 @@ from typing import ClassVar
 from wren.errors import ConfigError, DataError
 from wren.tasks import arithmetic
 from wren.tasks.arithmetic import Expression, Name, Number, Operation
-from wren.tasks.task import Problem, Task, named, setting_in, settings_between
+from wren.tasks.task import RIGHT, Problem, Task, named, setting_in, settings_between
 
 _BINDS = {"+": 1, "-": 1, "*": 2, "/": 2}
 _TRIES = 1000
@@ -70,6 +70,17 @@ class Rules(Task):
         if not fits or prompt != _asked(target, numbers):
             return None
         return _problem(target, numbers, "")
+
+    def answered_by(self, problem: Problem, text: str) -> Problem | None:
+        """The same numbers with the target that the answer makes of them."""
+        try:
+            target = _target(arithmetic.parse(text.strip().rstrip(".").partition("=")[0]))
+        except arithmetic.ExpressionError:
+            return None
+        if target is None:
+            return None
+        found = self.stated(f"Make {target}:{problem.prompt.partition(':')[2]}")
+        return found if found is not None and self.score(found, text) == RIGHT else None
 
     def _tree(self, numbers: list[int], rng: Random) -> Expression:
         """The numbers joined at random, two parts at a time."""
