@@ -254,6 +254,7 @@ def test_a_collapse_goes_back_to_the_best_generation(tmp_path: Path, monkeypatch
             assert all(torch.equal(x, best[name]) for name, x in checkpoint.weights(made.model).items())
     assert backs == [None, None, None, None, None, 1, None]
     assert batches.league.rollbacks == 1
+    assert batches.first == 6  # the games of generations 1 to 5 are not learned from again
     assert batches.league.best == 6
     assert batches.league.members == list(range(7))
 

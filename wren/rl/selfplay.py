@@ -44,6 +44,7 @@ class SelfPlayBatches:
         self.average = Average(game)
         self.symmetries = [(self.tokens.words.turned(seen), moves) for seen, moves in symmetries(game)]
         self.generation, self.used = 0, config.selfplay.updates
+        self.first = 1  # generation whose games are learned from: those of a collapsed player are not
         self.baselines = [0.0, 0.0]
         self.last: Numbers = {}
         self.fresh = False
@@ -64,6 +65,7 @@ class SelfPlayBatches:
         return {
             "generation": self.generation,
             "used": self.used,
+            "first": self.first,
             "baselines": list(self.baselines),
             "league": self.league.state(),
             "average": self.average.state(),
@@ -71,7 +73,7 @@ class SelfPlayBatches:
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.generation, self.used = state["generation"], state["used"]
-        self.baselines = list(state["baselines"])
+        self.first, self.baselines = state.get("first", 1), list(state["baselines"])
         self.league.load_state(state["league"])
         self.average.load_state(state["average"])
         self._kept, self._window = {}, None
@@ -92,6 +94,7 @@ class SelfPlayBatches:
         row["rolled_back_to"] = None
         if league.has_collapsed(generation, row):
             row["rolled_back_to"] = league.go_back(self.model, self.optimizer)
+            self.first = generation + 1
             self.net.forget()
         return {**row, "best_generation": league.best, "rollbacks": league.rollbacks}
 
@@ -137,9 +140,9 @@ class SelfPlayBatches:
         self._path(self.generation - needed).unlink(missing_ok=True)
 
     def _positions(self) -> Positions:
-        """Those of the last `window` generations."""
+        """Those of the last `window` generations, as far back as the last collapse."""
         if self._window is None:
-            first = max(1, self.generation - self.config.selfplay.window + 1)
+            first = max(self.first, self.generation - self.config.selfplay.window + 1)
             for generation in range(first, self.generation + 1):
                 if generation not in self._kept:
                     self._kept[generation] = Positions.load(self._path(generation))
