@@ -37,6 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--stories", type=int, default=20_000)
     parser.add_argument("--test", type=int, default=500)
     parser.add_argument("--characters", type=int, default=800)
+    parser.add_argument("--questions", type=int, default=8, help="make: of a story to learn from, at most; default 8")
+    parser.add_argument("--invented", type=float, default=0.8, help="make: share of stories with invented words; default 0.8")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", type=Path, default=OUT)
@@ -53,7 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def train_stories(given: argparse.Namespace) -> list[Asked]:
-    return list(asked(_TRAIN_SEED + given.seed, given.stories, "train", max_characters=given.characters))
+    options = {"max_characters": given.characters, "per_story": given.questions, "invented": given.invented}
+    return list(asked(_TRAIN_SEED + given.seed, given.stories, "train", **options))
 
 
 def test_stories(given: argparse.Namespace) -> list[Asked]:

@@ -4,6 +4,7 @@ import functools
 import itertools
 import re
 from dataclasses import replace
+from random import Random
 
 import model_cases
 import pytest
@@ -11,7 +12,8 @@ from tune_parts import FP32, chat
 
 from wren.errors import DataError
 from wren.stories import stories
-from wren.stories.questions import TEMPLATES, Asked, Question, asked, questions
+from wren.stories.invented import invent
+from wren.stories.questions import TEMPLATES, Asked, Question, _is_held, asked, questions
 from wren.tokenizer.chat import read_messages
 from wren.tune.story_answers import accuracies, lookup, most_named
 
@@ -34,8 +36,54 @@ def test_no_pair_of_a_test_question_stands_in_training() -> None:
     assert known > 0.9 * 3 * len(test)  # each part by itself was asked about
 
 
+def test_training_does_not_teach_that_a_held_out_pair_is_never_right() -> None:
+    def held(question: Question, name: str, thing: str) -> bool:
+        return any(_is_held(*pair) for pair in itertools.combinations((question.template, name, thing), 2))
+
+    rivalled = 0
+    for told in stories(8, 300):
+        for question in questions(told):
+            rivalled += bool(question.rivals)
+            assert (question.name, question.thing) not in question.rivals
+            for name, thing in question.rivals:
+                assert (name == question.name) != (thing == question.thing)
+                assert re.search(rf"\b{name}\b", told.text)
+            if question.split == "train":
+                assert not any(held(question, *rival) for rival in question.rivals)
+    assert rivalled > 500
+    who = next(q for told in stories(8) for q in questions(told) if q.template == "Who found the {x}?" and q.rivals)
+    assert who.answer not in {f"{name}." for name, _ in who.rivals}
+
+
+def test_invented_words_change_text_and_facts_alike() -> None:
+    known = {word for told in stories(3, 200) for word in re.findall("[a-z]+", told.text.lower())}
+    changed = 0
+    for number, told in enumerate(stories(3, 100)):
+        new = invent(told, Random(number))
+        assert new == invent(told, Random(number))
+        assert len(new.facts) == len(told.facts)
+        assert [event.kind for event in new.facts] == [event.kind for event in told.facts]
+        if new == told:
+            continue
+        changed += 1
+        words = set(re.findall("[a-z]+", new.text.lower())) - set(re.findall("[a-z]+", told.text.lower()))
+        made = {word for word in words if word.removesuffix("s") not in known}
+        assert made
+        assert not re.search(r"\ban [bdfgklmnprstvz]", new.text)
+        before, after = questions(told), questions(new)
+        assert abs(len(before) - len(after)) <= 3  # a word that stood for two things has become one, or two
+    assert changed > 50  # where the odds are small, none
+
+
+def test_some_stories_to_train_on_have_invented_words() -> None:
+    plain, half = some("train"), list(asked(7, 60, "train", invented=0.5))
+    shared = len({one.story for one in plain} & {one.story for one in half})
+    assert 10 < shared < 50
+    assert not any(q.split == "test" for one in half for q in one.questions)
+
+
 def test_answers_stand_in_their_story() -> None:
-    for one in some("train"):
+    for one in [*some("train"), *asked(7, 60, "train", invented=1.0)]:
         for question in one.questions:
             core = re.sub(r"^(The|An|A) ", "", question.answer.rstrip("."))
             assert core.lower() in one.story.lower(), question

@@ -4,6 +4,9 @@ A question is a template filled with a name and a thing (an object, or a trade, 
 template and a name, of a template and a thing, and of a name and a thing are split by a hash: training sees questions
 none of whose three pairs is held out, testing asks those of which all are. So every word of a test question is known
 from training, but no two of its parts were ever asked about together.
+
+Nor does training ask where a rival of the answer (another name, thing, color of the same story) would make a held-out
+pair: it would teach that such pairs are never right, when they are merely never asked about.
 """
 
 import hashlib
@@ -12,9 +15,11 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import Any, Literal, NamedTuple
 
 from wren.errors import DataError
+from wren.stories.invented import invent
 from wren.stories.language import article
 from wren.stories.story import Story, story
 from wren.stories.world import Event
@@ -65,19 +70,27 @@ TEMPLATES: dict[str, tuple[tuple[str, str], ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """text and answer; template, name and thing: its parts, of which one is the answer or says where it is."""
+    """text and answer; template, name and thing: its parts, of which one is the answer or says where it is.
+
+    rivals: names and things that would stand in the place of the answer's, were another of the story's the answer.
+    """
 
     text: str
     answer: str
     template: str
     name: str
     thing: str
+    rivals: tuple[tuple[str, str], ...] = ()
 
     @property
     def split(self) -> Split | None:
-        """Where it belongs, None where only some of its pairs are held out: nowhere."""
-        held = [_is_held(*pair) for pair in itertools.combinations((self.template, self.name, self.thing), 2)]
-        return "test" if all(held) else None if any(held) else "train"
+        """Where it belongs, None where only some of its pairs, or pairs of rivals, are held out: nowhere."""
+        if all(self._held(self.name, self.thing)):
+            return "test"
+        return None if any(any(self._held(*rival)) for rival in ((self.name, self.thing), *self.rivals)) else "train"
+
+    def _held(self, name: str, thing: str) -> list[bool]:
+        return [_is_held(*pair) for pair in itertools.combinations((self.template, name, thing), 2)]
 
 
 class Asked(NamedTuple):
@@ -110,8 +123,29 @@ def questions(told: Story) -> list[Question]:
     found: list[Question] = []
     for kind, slots in [*_happened(told, nouns), *_described(told, nouns)]:
         if all(word in words for key in ("A", "B", "x") for word in slots[key].split()):
-            found.extend(_filled(template, answer, slots) for template, answer in TEMPLATES[kind])
+            others = {"A": _names(told, kind), "x": _things(told, kind)}
+            found.extend(
+                _filled(template, answer, slots, others.get(answer, ())) for template, answer in TEMPLATES[kind]
+            )
     return _unambiguous(found)
+
+
+def _names(told: Story, kind: str) -> list[str]:
+    """Those that an event of a kind may be about: of people and pets, or of colored things."""
+    if kind == "color":
+        return [event.thing.split()[-1] for event in told.facts if event.kind == "thing" and event.detail]
+    return [event.actor for event in told.facts if event.kind == "person"]
+
+
+def _things(told: Story, kind: str) -> list[str]:
+    """Trades, animals, colors or things, whichever such events tell of."""
+    people = [event for event in told.facts if event.kind == "person"]
+    if kind == "role":
+        return [event.thing for event in people if event.thing]
+    if kind == "pet":
+        return [event.detail for event in people if event.other]
+    made = [event for event in told.facts if event.kind in ("thing", "make")]
+    return [event.detail if kind == "color" else event.thing.split()[-1] for event in made if event.thing]
 
 
 def _happened(told: Story, nouns: Counter[str]) -> Iterator[tuple[str, dict[str, str]]]:
@@ -148,18 +182,21 @@ def _described(told: Story, nouns: Counter[str]) -> Iterator[tuple[str, dict[str
                 yield "color", {"A": noun, "B": "", "x": event.detail, "s": ""}
 
 
-def _filled(template: str, answer: str, slots: dict[str, str]) -> Question:
+def _filled(template: str, answer: str, slots: dict[str, str], others: Sequence[str]) -> Question:
     said = slots[answer]
     if answer == "x":
         is_kind = "work" in template or "living" in template or "kind of" in template
         said = article(said) if is_kind else said if "color" in template else f"the {said}"
     name = slots["B"] if answer == "x" and "get from" in template else slots["A"]
+    thing = slots["x"]
+    rivals = {(name, other) if answer == "x" else (other, thing) for other in others} - {(name, thing)}
     return Question(
         text=template.format_map(slots),
         answer=f"{said[0].upper()}{said[1:]}.",
         template=template,
         name=name,
-        thing=slots["x"],
+        thing=thing,
+        rivals=tuple(sorted(rivals)),
     )
 
 
@@ -172,10 +209,14 @@ def _unambiguous(found: Sequence[Question]) -> list[Question]:
     return list(unique.values())
 
 
-def asked(seed: int, count: int, split: Split, *, per_story: int = 3, max_characters: int = 800) -> Iterator[Asked]:
-    """`count` stories of `seed`, each with up to `per_story` questions of a split, chosen evenly over the kinds.
+def asked(
+    seed: int, count: int, split: Split, *, per_story: int = 3, max_characters: int = 800, invented: float = 0.0
+) -> Iterator[Asked]:
+    """`count` stories of `seed`, each with up to `per_story` questions of a split, chosen evenly over the kinds and
+    first about what no other was asked about.
 
-    max_characters: longer stories are passed over. Raises DataError for a count below 1.
+    max_characters: longer stories are passed over. invented: share of the stories with invented words (invented.py).
+    Raises DataError for a count below 1.
     """
     if count < 1 or per_story < 1:
         raise DataError(f"{count} stories with {per_story} questions each cannot be asked about; ask for 1 or more.")
@@ -183,16 +224,19 @@ def asked(seed: int, count: int, split: Split, *, per_story: int = 3, max_charac
     used: Counter[str] = Counter()
     for index in itertools.count():
         told = story(seed, index)
+        random = Random(f"words of {index} of {seed}")
+        told = invent(told, random) if random.random() < invented else told
         if len(told.text) > max_characters:
             continue
         possible = [question for question in questions(told) if question.split == split]
         rank = _shuffled(seed, index)
         chosen: list[Question] = []
         while possible and len(chosen) < per_story:
-            best = min(possible, key=lambda question: (used[question.template], rank(question.text)))
+            told_of = {(one.name, one.thing) for one in chosen}
+            best = min(possible, key=lambda q: ((q.name, q.thing) in told_of, used[q.template], rank(q.text)))
             used[best.template] += 1
             chosen.append(best)
-            possible = [one for one in possible if (one.name, one.thing) != (best.name, best.thing)]
+            possible.remove(best)
         if chosen:
             yield Asked(told.text, tuple(chosen))
             found += 1
