@@ -123,7 +123,7 @@ class AskedGame:
 # dials of the recipe llama, generations, rows of a step, and changes by dotted key
 _PLAIN = {"dim": 48, "depth": 3, "generations": 100, "rows": 256, "lr": 3e-3}
 _OF_GAMES: dict[str, dict[str, Any]] = {
-    "tic_tac_toe": {"generations": 40},
+    "tic_tac_toe": {"generations": 120},
     "nim": {"generations": 100, "selfplay.opening": 0, "search.simulations": 64, "search.considered": 64},
     "connect4": {
         "dim": 64, "generations": 150, "lr": 2e-3, "selfplay.window": 12, "selfplay.updates": 40,
@@ -133,7 +133,7 @@ _OF_GAMES: dict[str, dict[str, Any]] = {
         "dim": 64, "generations": 150, "lr": 2e-3, "selfplay.window": 12, "selfplay.updates": 40,
         "selfplay.measure_every": 10,
     },
-    "kuhn": {"dim": 32, "depth": 2, "generations": 500},
+    "kuhn": {"dim": 32, "depth": 2, "generations": 2000},
     "leduc": {
         "dim": 48, "depth": 2, "generations": 600, "selfplay.games": 8192, "selfplay.stride": 0.25,
         "selfplay.pull": 0.5, "selfplay.entropy": (1.0, 0.15),
