@@ -17,6 +17,8 @@ VALID: list[tuple[str, dict[str, Any]]] = [
     ("chat/completions", {"messages": SKY, "max_tokens": 3, "n": 2, "seed": 1, "stop": ["a"], "logprobs": True}),
     ("chat/completions", {"messages": SKY, "stream": True, "stream_options": {"include_usage": True}}),
     ("chat/completions", {"messages": SKY, "tools": [{"type": "function", "function": {"name": "f"}}]}),
+    ("chat/completions", {"messages": SKY, "max_tokens": 3, "adapt": {"lr": 0.01, "text": "The sea is green."}}),
+    ("completions", {"prompt": "The sea is green.", "max_tokens": 2, "adapt": True}),
     ("completions", {"prompt": ["The", "It"], "max_tokens": 2, "echo": True, "logprobs": 2}),
     ("completions", {"prompt": [3, 4, 5], "temperature": 0, "top_p": 0.5, "top_k": 3, "logit_bias": {"3": 1}}),
 ]
@@ -30,7 +32,7 @@ ODD: list[Any] = [
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Hosted]:
-    with parts.hosted(parts.loaded(), max_tokens=8, max_body=20_000) as running:
+    with parts.hosted(parts.loaded(), max_tokens=8, max_adapt=50, max_body=20_000) as running:
         yield running
 
 

@@ -481,6 +481,7 @@ def serve(
     max_requests: int = 64,
     max_queue: int = 256,
     max_budget: int = 16_384,
+    max_adapt: int = 0,
     state_memory: str | None = None,
     drain: str = "30s",
     bits: Literal[8, 4] | None = None,
@@ -502,6 +503,7 @@ def serve(
         max_requests: Requests that run at once.
         max_queue: Requests that wait; one more is told to come back later.
         max_budget: Tokens that a request may have generated to think about its answer.
+        max_adapt: Tokens that a request may have an adapter learn from before its answer; 0 = none is.
         state_memory: Bytes that all states may take, such as 2G; by default half of the memory that is free.
         drain: How long what runs may take to end after a signal, such as 30s.
         bits: Hold the matrices in 8 or 4 bits; a little worse, smaller and on a CPU quicker.
@@ -527,6 +529,7 @@ def serve(
         max_requests=max_requests,
         max_queue=max_queue,
         max_budget=max_budget,
+        max_adapt=max_adapt,
         state_memory=units.count(state_memory, "number of bytes") if state_memory else None,
         drain=units.seconds(drain),
         bits=bits,

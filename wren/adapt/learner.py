@@ -37,7 +37,7 @@ class Learner:
         self, adapters: Adapters, config: AdapterConfig, lr: float, generator: torch.Generator, *, clip: float = 1.0
     ):
         """Raises ConfigError for a learning rate that is not above 0."""
-        self.adapter = Adapter(adapters.model, config, generator)
+        self.adapter = Adapter(adapters.model, config, generator).to(adapters.model.embedding.weight.dtype)
         self.number = adapters.add(self.adapter)
         self.optimizer: Optimizer = _optimizer(lr).build(self.adapter)
         self.clip, self.rollbacks = clip, 0

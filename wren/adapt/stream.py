@@ -6,6 +6,7 @@ with an adapter, an optimizer and a gate of its own. What a chunk sees of the to
 B batch, T time, N tokens of a text.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -49,13 +50,17 @@ class StreamConfig:
 
 class Read(NamedTuple):
     """nats_N: -log p of the tokens after the first. chunks: how many; adapted: those scored with the adapter; learned:
-    those that it learned from. rollbacks: how often it left the finite numbers and was taken back to its beginning."""
+    those that it learned from. rollbacks: how often it left the finite numbers and was taken back to its beginning.
+    trusted: whether the gate would score what follows with the adapter. plain: the nats without it, in all; nan
+    without a gate."""
 
     nats_N: Tensor
     chunks: int
     adapted: int = 0
     learned: int = 0
     rollbacks: int = 0
+    trusted: bool = False
+    plain: float = math.nan
 
 
 class _Row:
@@ -65,6 +70,7 @@ class _Row:
         self.text_N, self.learner, self.gate = text_N, learner, gate
         self.nats: list[Tensor] = []
         self.adapted = self.learned = self.rollbacks = 0
+        self.plain = math.nan if gate is None else 0.0
 
     def rests(self) -> bool:
         return self.gate is not None and self.gate.rests > 0
@@ -78,7 +84,9 @@ class _Row:
         self.adapted += adapted
 
     def read(self) -> Read:
-        return Read(torch.cat(self.nats), len(self.nats), self.adapted, self.learned, self.rollbacks)
+        trusted = self.gate is not None and self.gate.trusts
+        counts = self.adapted, self.learned, self.rollbacks
+        return Read(torch.cat(self.nats), len(self.nats), *counts, trusted, self.plain)
 
 
 class _Chunk(NamedTuple):
@@ -139,22 +147,35 @@ def adapt(
         learners.append(Learner(adapters, AdapterConfig(rank=config.rank), config.lr, generator))
 
     def read(group: list[Tensor]) -> list[Read]:
-        for learner in learners:
-            learner.reset()
-            learner.set_lr(config.lr)
-        gates = [None if config.gate is None else Gate(config.gate) for _ in group]
-        rows = [_Row(*parts) for parts in zip(group, learners, gates, strict=False)]
-        plain = Scorer(adapters.model, config.windows, precision)
-        learning = _Learning(adapters, config, Scorer(adapters.model, config.windows, precision))
-        for chunk in _chunks(rows, config.windows, replay=config.replay):
-            if config.gate is not None:
-                with torch.no_grad():
-                    scored_BT = plain(chunk.window, anew=chunk.anew).double().cpu()
-                chunk = chunk._replace(plain_BT=scored_BT)
-            _learn(chunk, learning)
-        return [row.read() for row in rows]
+        *_, reads = steps(adapters, group, learners, config, precision)
+        return reads
 
     return _in_groups(texts, config.streams, read)
+
+
+def steps(
+    adapters: Adapters, texts: Sequence[Tensor], learners: Sequence[Learner], config: StreamConfig, precision: Precision
+) -> Iterator[list[Read]]:
+    """As adapt, a chunk of every text at a time: after each, what has been read of them. The longest text comes first.
+
+    learners: one for each text at least; they begin anew, and are left as the texts made them.
+    """
+    for learner in learners:
+        learner.reset()
+        learner.set_lr(config.lr)
+    gates = [None if config.gate is None else Gate(config.gate) for _ in texts]
+    rows = [_Row(*parts) for parts in zip(texts, learners, gates, strict=False)]
+    plain = Scorer(adapters.model, config.windows, precision)
+    learning = _Learning(adapters, config, Scorer(adapters.model, config.windows, precision))
+    for chunk in _chunks(rows, config.windows, replay=config.replay):
+        if config.gate is not None:
+            with torch.no_grad():
+                scored_BT = plain(chunk.window, anew=chunk.anew).double().cpu()
+            for row, size, nats_T in zip(chunk.rows, chunk.window.sizes, scored_BT, strict=True):
+                row.plain += float(nats_T[:size].sum())
+            chunk = chunk._replace(plain_BT=scored_BT)
+        _learn(chunk, learning)
+        yield [row.read() for row in rows]
 
 
 def _in_groups(texts: Sequence[Tensor], size: int, read: Callable[[list[Tensor]], list[Read]]) -> list[Read]:

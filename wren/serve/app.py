@@ -20,11 +20,12 @@ from wren.serve import asking, metrics, schema
 from wren.serve.asking import Choices, Served
 from wren.serve.board import BoardRequest, Table, add_board
 from wren.serve.errors import ApiError, json_response, of_validation
+from wren.serve.jobs import Job
 from wren.serve.limits import BodyLimit, Doorkeeper, Gate
 from wren.serve.metrics import Metrics
 from wren.serve.replies import ChatWriter, TextWriter, Writer
 from wren.serve.streams import Reply
-from wren.serve.worker import Job, Worker
+from wren.serve.worker import Worker
 
 _LARGE = 1 << 16  # bytes of a body
 GUARDED = ("/v1/", "/metrics", "/openapi.json")  # what needs the key, where there is one
@@ -199,6 +200,7 @@ def _gauges(serving: Serving, gate: Gate) -> dict[str, tuple[str, float]]:
         "state_bytes_limit": ("That all states may take.", stats.max_state_bytes),
         "kept_conversations": ("Conversations whose state is kept.", stats.kept),
         "kept_conversations_bytes": ("Of their states.", stats.kept_bytes),
+        "adapters_in_use": ("Adapters that learn or are answered with.", stats.adapters),
         "resident_memory_bytes": ("Of the process.", metrics.resident_bytes()),
         "uptime_seconds": ("Since the server was made.", time.time() - serving.started),
     }

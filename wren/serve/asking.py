@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 from wren.errors import WrenError
 from wren.generate import Request, Sampling, row_seed
+from wren.serve.adapting import adapting
 from wren.serve.errors import ApiError
+from wren.serve.jobs import Ask, Talk
 from wren.serve.limits import Limits
 from wren.serve.rows import Row
 from wren.serve.schema import ChatMessage, ChatRequest, Common, CompletionRequest, NamedTool
 from wren.serve.thinking import thinking
-from wren.serve.worker import Ask, Talk
 from wren.tokenizer import Tokenizer
 from wren.tokenizer.chat import Chat, read_messages
 
@@ -76,8 +77,9 @@ def chat(served: Served, body: ChatRequest) -> Choices:
     written = forced[1:] if forced else None
     caller = speaker if tools else None
     rows = [Row(served.tokenizer, i, _stops(body.stop), chat=caller, written=written) for i in range(n)]
+    lesson = adapting(served.tokenizer, served.limits, body.adapt, prompt)
     talk = Talk(chat=speaker, prompt=tuple(prompt), forced=forced, exact=body.seed is not None)
-    return Choices((Ask(request=request, rows=rows, talk=talk, thinking=thought),), n, top)
+    return Choices((Ask(request=request, rows=rows, talk=talk, adapting=lesson, thinking=thought),), n, top)
 
 
 def completion(served: Served, body: CompletionRequest) -> Choices:
@@ -93,6 +95,9 @@ def completion(served: Served, body: CompletionRequest) -> Choices:
     wanted = COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens
     if not wanted and not echo:
         raise ApiError(400, "max_tokens is 0; it must be at least 1 unless echo is true.", param="max_tokens")
+    if body.adapt and (echo or len(prompts) > 1):
+        param, what = ("echo", "an echo, whose tokens are learned") if echo else ("prompt", "several prompts")
+        raise ApiError(400, f"adapt does not go with {what}; leave one of them out.", param=param, code="unsupported")
     seed = _seed(body)
     asks = []
     for i, (prompt, hidden) in enumerate(prompts):
@@ -109,7 +114,8 @@ def completion(served: Served, body: CompletionRequest) -> Choices:
         stop = _stops(body.stop)
         shown = (prompt, hidden) if echo else None
         rows = [Row(served.tokenizer, i * n + j, stop, echo=shown, silent=not wanted) for j in range(n)]
-        asks.append(Ask(request=request, rows=rows))
+        lesson = adapting(served.tokenizer, served.limits, body.adapt, prompt)
+        asks.append(Ask(request=request, rows=rows, adapting=lesson))
     return Choices(tuple(asks), len(prompts) * n, body.logprobs)
 
 

@@ -15,12 +15,14 @@ from pathlib import Path
 import uvicorn
 
 from wren import units
+from wren.adapt.lessons import Lessons
 from wren.errors import ConfigError
 from wren.files import describe
 from wren.generate import Bits, Engine, Loaded, load_run
 from wren.interrupt import Signals
 from wren.precision import Precision
 from wren.run import Run, context_len
+from wren.serve.adapting import lesson_config
 from wren.serve.app import Serving, create_app
 from wren.serve.asking import Served
 from wren.serve.board import table_of
@@ -51,6 +53,7 @@ class Options:
     max_requests: int = 64
     max_queue: int = 256
     max_budget: int = 16_384
+    max_adapt: int = 0
     state_memory: int | None = None
     drain: float = 30.0
     bits: Bits | None = None
@@ -132,8 +135,11 @@ def prepare(loaded: Loaded, options: Options, precision: Precision, key: str | N
             bits=options.bits,
         )
 
+    def lessons(engine: Engine) -> Lessons:
+        return Lessons(loaded.model, engine.model, precision, lesson_config(limits))
+
     counters = Metrics()
-    worker = Worker(engine, counters)
+    worker = Worker(engine, counters, lessons if limits.max_adapt else None)
     need = 2 * worker.engine.forward.row_bytes(limits.context_len)
     have = worker.engine.max_bytes - worker.engine.max_bytes // CACHE_SHARE
     if need > have:
@@ -166,6 +172,7 @@ def chosen_limits(loaded: Loaded, options: Options) -> Limits:
         max_prompt=min(options.max_prompt or context, context),
         max_tokens=min(options.max_tokens or context, context),
         max_budget=options.max_budget,
+        max_adapt=options.max_adapt,
         max_requests=options.max_requests,
         max_queue=options.max_queue,
     )

@@ -46,7 +46,8 @@ def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | No
 
 def of_validation(errors: Sequence[Any], fields: Iterable[str] = ()) -> ApiError:
     """The first thing that the schema of a request refused, as a sentence; fields: that the request may have."""
-    first = next((each for each in errors if not each["type"].endswith("_type")), errors[0])  # of a union, the nearest
+    deepest = max(errors, key=lambda each: len(each["loc"]))
+    first = next((each for each in errors if not each["type"].endswith("_type")), deepest)  # of a union, the nearest
     place = [part for part in first["loc"] if part != "body" and not _names_a_type(part)]
     param = ".".join(map(str, place)) or None
     kind, given = first["type"], first.get("input")
@@ -58,7 +59,9 @@ def of_validation(errors: Sequence[Any], fields: Iterable[str] = ()) -> ApiError
         return ApiError(400, sentence, code="invalid_request")
     if kind == "extra_forbidden":
         known = sorted(fields) if len(place) == 1 else []
-        sentence = unknown_key("Field", param, known) if known else f"'{shown(param)}' is not a field of this request."
+        sentence = (
+            unknown_key("Field", param, known) if known else f"'{param[:_SHOWN]}' is not a field of this request."
+        )
         return ApiError(400, sentence, param=param, code="unknown_parameter")
     if kind == "missing":
         return ApiError(400, f"'{param}' is missing.", param=param, code="missing_required_parameter")
@@ -71,7 +74,7 @@ def _names_a_type(part: Any) -> bool:
     return isinstance(part, str) and (part in _ALTERNATIVES or "[" in part or "(" in part)
 
 
-_ALTERNATIVES = ("str", "int", "NamedTool")
+_ALTERNATIVES = ("str", "int", "bool", "NamedTool", "Adapt")
 
 
 def shown(value: Any) -> str:

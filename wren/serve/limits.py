@@ -23,14 +23,16 @@ _LONGEST_WAIT = 60  # seconds that Retry-After says at most
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """context_len: tokens of a prompt and its completion together. max_prompt: of the prompt alone. max_tokens: of a
-    completion. max_budget: that are generated to think about one. max_samples: completions of one request.
-    max_requests: that run at once. max_queue: that wait until they may run. max_body: bytes of a request.
+    completion. max_budget: that are generated to think about one. max_adapt: that an adapter learns from before one, 0
+    = none does. max_samples: completions of one request. max_requests: that run at once. max_queue: that wait until
+    they may run. max_body: bytes of a request.
     """
 
     context_len: int
     max_prompt: int
     max_tokens: int
     max_budget: int = 16_384
+    max_adapt: int = 0
     max_samples: int = 128
     max_requests: int = 64
     max_queue: int = 256
@@ -38,7 +40,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            least = 0 if name == "max_queue" else 1
+            least = 0 if name in ("max_queue", "max_adapt") else 1
             if value < least:
                 raise ConfigError(f"{name} is {value}; it must be at least {least}.")
         if self.context_len < 2:

@@ -32,6 +32,7 @@ _COUNTERS = {
     "prompt_tokens": "Tokens of prompts.",
     "cached_tokens": "Tokens of prompts that a kept state had read before.",
     "generated_tokens": "Tokens that were drawn.",
+    "learned_tokens": "Tokens that adapters went through before an answer.",
     "cancelled_requests": "Requests whose client went away.",
     "failed_requests": "Requests that ended in an error of the server.",
 }

@@ -1,15 +1,17 @@
 """What a client is told, as OpenAI's objects: whole answers, and the chunks of a stream."""
 
 import json
+import math
 import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from wren.adapt.lessons import Learned
 from wren.serve.asking import Choices, Served
+from wren.serve.jobs import Ended, Taught
 from wren.serve.rows import Delta, Told
-from wren.serve.worker import Ended
 from wren.tokenizer import special
 from wren.tokenizer.chat import Message
 
@@ -26,6 +28,7 @@ class Writer(ABC):
 
     def __init__(self, served: Served, model: str, fingerprint: str, choices: Choices, *, include_usage: bool = False):
         self.served, self.choices, self.include_usage = served, choices, include_usage
+        self._learned: Json = {}
         self.about: Json = {
             "id": self.prefix + secrets.token_hex(12),
             "created": int(time.time()),
@@ -36,6 +39,10 @@ class Writer(ABC):
     @abstractmethod
     def opening(self) -> list[Json]:
         """Chunks before the first token."""
+
+    @abstractmethod
+    def nothing(self) -> Json:
+        """A choice of a chunk that adds nothing."""
 
     @abstractmethod
     def chunks(self, delta: Delta) -> list[Json]: ...
@@ -49,7 +56,12 @@ class Writer(ABC):
         for delta in deltas:
             own[delta.choice].append(delta)
         choices = [self.choice(i, each) for i, each in enumerate(own)]
-        return {**self.about, "object": self.kind, "choices": choices, "usage": usage(ended)}
+        return {**self.about, "object": self.kind, "choices": choices, "usage": usage(ended), **self._learned}
+
+    def taught(self, taught: Taught) -> list[Json]:
+        """A chunk with what was learned, which a whole answer holds too."""
+        self._learned = {"adapt": learned(taught.learned)}
+        return [{**self._chunk([self.nothing()]), **self._learned}]
 
     def last(self, ended: Ended) -> list[Json]:
         """Chunks after all choices have ended."""
@@ -70,6 +82,19 @@ class Writer(ABC):
             return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
 
 
+def learned(found: Learned) -> Json:
+    """As schema.Adaptation; a loss that is no finite number is null."""
+    before, after = (value if math.isfinite(value) else None for value in (found.before, found.after))
+    return {
+        "tokens": found.tokens,
+        "steps": found.steps,
+        "trusted": found.trusted,
+        "rolled_back": found.rollbacks,
+        "loss_before": before,
+        "loss_after": after,
+    }
+
+
 def usage(ended: Ended) -> Json:
     return {
         "prompt_tokens": ended.prompt_tokens,
@@ -86,6 +111,9 @@ class ChatWriter(Writer):
         self._called = [0] * self.choices.total
         first = {"role": "assistant", "content": ""}
         return [self._chunk([_chat_part(i, first, None, None)]) for i in range(self.choices.total)]
+
+    def nothing(self) -> Json:
+        return _chat_part(0, {}, None, None)
 
     def chunks(self, delta: Delta) -> list[Json]:
         found = []
@@ -138,6 +166,9 @@ class TextWriter(Writer):
 
     def opening(self) -> list[Json]:
         return []
+
+    def nothing(self) -> Json:
+        return {"index": 0, "text": "", "logprobs": None, "finish_reason": None}
 
     def chunks(self, delta: Delta) -> list[Json]:
         return [self._chunk([self.choice(delta.choice, [delta])])]

@@ -33,6 +33,14 @@ class StreamOptions(Asked):
     include_obfuscation: bool | None = None
 
 
+class Adapt(Asked):
+    """How a request is learned from. text: is learned instead of the prompt or conversation, and may be longer than the
+    context."""
+
+    lr: float | None = Field(None, gt=0, le=1, description="Learning rate of the adapter.")
+    text: str | None = Field(None, min_length=1, description="What is learned, instead of the prompt or conversation.")
+
+
 class Common(Asked):
     """What both kinds of request have."""
 
@@ -48,6 +56,10 @@ class Common(Asked):
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
+    adapt: bool | Adapt | None = Field(
+        None,
+        description="Wren's own: an adapter learns from the request's own text before it answers, and is dropped then.",
+    )
     user: str | None = None
     metadata: dict[str, Any] | None = None
 
@@ -207,12 +219,29 @@ class ChatChoice(BaseModel):
     finish_reason: Literal["stop", "length", "tool_calls"]
 
 
+class Adaptation(BaseModel):
+    """What was learned for this answer alone. tokens: gone through. steps: of the adapter. trusted: the gate's verdict;
+    without it the model answers as it is. rolled_back: how often the adapter was taken back since the loss or its own
+    numbers were not finite. loss_before, loss_after: nats a token of the text, without the adapter and, where the gate
+    trusted it, with it; each chunk was scored before it was learned."""
+
+    tokens: int
+    steps: int
+    trusted: bool
+    rolled_back: int
+    loss_before: float | None
+    loss_after: float | None
+
+
 class Answer(BaseModel):
+    """adapt: only where it was asked for."""
+
     id: str
     created: int
     model: str
     system_fingerprint: str
     usage: Usage
+    adapt: Adaptation | None = None
 
 
 class ChatCompletion(Answer):

@@ -9,10 +9,11 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from wren.serve.errors import ApiError, json_response
+from wren.serve.jobs import Ended, Job, Started, Taught
 from wren.serve.limits import Gate
 from wren.serve.replies import Writer, event
 from wren.serve.rows import Delta
-from wren.serve.worker import Ended, Job, Started, Worker
+from wren.serve.worker import Worker
 
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
@@ -35,7 +36,10 @@ class Reply(Response):
                 return
             deltas: list[Delta] = []
             while not isinstance(each := await said(self.job), Ended):
-                deltas.append(each)
+                if isinstance(each, Taught):
+                    self.writer.taught(each)
+                else:
+                    deltas.append(each)
             answer = self.writer.whole(deltas, each)
         await json_response(answer, headers=_HEADERS)(scope, receive, send)
 
@@ -50,7 +54,8 @@ class Reply(Response):
             yield event(chunk)
         try:
             while not isinstance(each := await said(self.job), Ended):
-                for chunk in self.writer.chunks(each):
+                chunks = self.writer.taught(each) if isinstance(each, Taught) else self.writer.chunks(each)
+                for chunk in chunks:
                     yield event(chunk)
             for chunk in self.writer.last(each):
                 yield event(chunk)
@@ -74,7 +79,7 @@ async def running(worker: Worker, job: Job) -> AsyncIterator[None]:
             worker.cancel(job)
 
 
-async def said(job: Job) -> Delta | Ended:
+async def said(job: Job) -> Taught | Delta | Ended:
     """The next thing that the job says; raises ApiError."""
     each = await job.inbox.get()
     if isinstance(each, ApiError):

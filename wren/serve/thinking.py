@@ -33,9 +33,10 @@ class Thinking:
     case: Case
     stop_ids: frozenset[int]
 
-    def begin(self, engine: Engine) -> Thought:
+    def begin(self, engine: Engine, adapter: int = 0) -> Thought:
         """Asks the engine for the first branches; raises ConfigError for what does not fit."""
-        thought = Thought(self.algorithm, replace(self.case, spent=0, replies=[]), engine, self.stop_ids)
+        case = replace(self.case, spent=0, replies=[])
+        thought = Thought(self.algorithm, case, engine, self.stop_ids, adapter=adapter)
         thought.begin()
         return thought
 

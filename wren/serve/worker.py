@@ -1,7 +1,7 @@
 """The one thread that owns the engine: jobs come in through a queue, and what they say goes out to asyncio.
 
 asyncio:  worker.submit(job) -> job.inbox: Started, Delta, ..., Delta, Ended     worker.cancel(job)
-thread:   take what came in, one step of the engine, tell; sleep where there is nothing to do
+thread:   take what came in, one step of the engine, tell, learn one chunk; sleep where there is nothing to do
 """
 
 import asyncio
@@ -11,97 +11,43 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
 
+from wren.adapt.lessons import Lesson, Lessons
 from wren.errors import ConfigError, WrenError
 from wren.generate import Engine, Event, Handle, Request
 from wren.precision import is_out_of_memory
 from wren.serve.errors import ApiError
+from wren.serve.jobs import Ask, Ended, Job, Said, Started, Stats, Taught
 from wren.serve.metrics import Metrics
-from wren.serve.prefixes import Kept, Prefixes
-from wren.serve.rows import Delta, Row
+from wren.serve.prefixes import Prefixes
 from wren.serve.thinking import Thinking, fits, told
 from wren.think.thought import Thought
-from wren.tokenizer.chat import Chat
 
 CACHE_SHARE = 4  # kept conversations take at most one part in so many of the memory for states
 
 logger = logging.getLogger("wren.serve")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Talk:
-    """What is needed to keep the state of a conversation. prompt: up to the token that starts the answer, which what
-    is forced follows. exact: a seed was asked for, so that the same request must give the same text."""
-
-    chat: Chat
-    prompt: tuple[int, ...]
-    forced: tuple[int, ...] = ()
-    exact: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ask:
-    """One prompt: a request for the engine, and the row that reads each of its samples. thinking: the request is not
-    made as it is, but an algorithm answers it."""
-
-    request: Request
-    rows: Sequence[Row]
-    talk: Talk | None = None
-    thinking: Thinking | None = None
-
-
-class Started(NamedTuple):
-    """The engine has taken the job."""
-
-
-class Ended(NamedTuple):
-    """The job is complete, in tokens."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    cached_tokens: int
-
-
-@dataclass(eq=False)
-class Job:
-    """Several prompts that are answered together. inbox: what it says; an ApiError is the last thing that comes."""
-
-    asks: Sequence[Ask]
-    inbox: "asyncio.Queue[Started | Delta | Ended | ApiError]" = field(default_factory=asyncio.Queue)
-    handles: list[Handle] = field(default_factory=list)
-    thoughts: list[Thought] = field(default_factory=list)
-    kept: list[Kept] = field(default_factory=list)
-    cached: int = 0
-    submitted: float = 0.0
-    last: float | None = None  # when it said something last
-    over: bool = False
-
-
-class Stats(NamedTuple):
-    """Of the engine after its last step."""
-
-    rows: int = 0
-    waiting: int = 0
-    state_bytes: int = 0
-    max_state_bytes: int = 0
-    kept: int = 0
-    kept_bytes: int = 0
-
-
 class Worker:
-    """make_engine: also makes a new one after a failure that may have left the old one in any state."""
+    """make_engine: also makes a new one after a failure that may have left the old one in any state; make_lessons
+    follows it, None = nothing is learned here."""
 
-    def __init__(self, make_engine: Callable[[], Engine], metrics: Metrics):
-        self._make_engine, self.metrics = make_engine, metrics
+    def __init__(
+        self,
+        make_engine: Callable[[], Engine],
+        metrics: Metrics,
+        make_lessons: Callable[[Engine], Lessons] | None = None,
+    ):
+        self._make_engine, self._make_lessons, self.metrics = make_engine, make_lessons, metrics
         self.engine = make_engine()
+        self.lessons = None if make_lessons is None else make_lessons(self.engine)
         self.prefixes = Prefixes(self.engine.max_bytes // CACHE_SHARE)
         self.stats = Stats(max_state_bytes=self.engine.max_bytes)
         self._orders: queue.SimpleQueue[tuple[str, Job | None]] = queue.SimpleQueue()
         self._jobs: dict[Handle, tuple[Job, Ask]] = {}
         self._thoughts: dict[Thought, tuple[Job, Ask]] = {}
-        self._out: list[tuple[Job, Started | Delta | Ended | ApiError]] = []
+        self._learning: dict[Lesson, tuple[Job, Ask]] = {}
+        self._out: list[tuple[Job, Said]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="wren-engine", daemon=True)
 
@@ -139,17 +85,21 @@ class Worker:
             try:
                 self._tell(self.engine.step())
                 self._think()
+                self._learn()
             except Exception as error:  # noqa: BLE001  (who waits is told, and the server goes on)
                 self._recover(error)
             self._flush()
         self._end_all(ApiError(503, "The server is shutting down.", code="shutting_down", retry_after=5))
         self._flush()
+        if self.lessons is not None:
+            self.lessons.close()
 
     def _take(self) -> bool:
         """Does what was ordered; waits while there is nothing else to do. False: the end."""
         while True:
+            busy = self.engine.busy or (self.lessons is not None and self.lessons.busy)
             try:
-                order, job = self._orders.get(block=not self.engine.busy)
+                order, job = self._orders.get(block=not busy)
             except queue.Empty:
                 return True
             if order == "close":
@@ -165,21 +115,70 @@ class Worker:
     def _submit(self, job: Job) -> None:
         try:
             for ask in job.asks:
-                if ask.thinking is not None:
-                    self._begin(job, ask, ask.thinking)
-                    continue
-                handle = self.engine.submit(self._with_prefix(job, ask))
-                job.handles.append(handle)
-                self._jobs[handle] = (job, ask)
+                self._check_room(ask)
+                if ask.adapting is None:
+                    self._answer(job, ask)
+                else:
+                    self._teach(job, ask)
         except WrenError as error:
             self._end(job, ApiError(400, str(error), code="invalid_request"))
             return
         self._out.append((job, Started()))
 
-    def _begin(self, job: Job, ask: Ask, thinking: Thinking) -> None:
+    def _check_room(self, ask: Ask) -> None:
+        """Raises ConfigError for what could not be admitted beside all that is kept."""
+        room = self.engine.max_bytes - self.prefixes.max_bytes
+        if ask.thinking is not None:
+            fits(self.engine, ask.thinking.case, room)
+            return
+        length = len(ask.request.prompt) + ask.request.sampling.max_tokens
+        if 2 * self.engine.forward.row_bytes(length) > room:
+            raise ConfigError(f"{length} tokens need more memory than the states may take here; ask for fewer.")
+
+    def _answer(self, job: Job, ask: Ask, adapter: int = 0) -> None:
         """Raises WrenError."""
-        fits(self.engine, thinking.case, self.engine.max_bytes - self.prefixes.max_bytes)
-        thought = thinking.begin(self.engine)
+        if ask.thinking is not None:
+            self._begin(job, ask, ask.thinking, adapter)
+            return
+        if adapter:  # its states are no other request's
+            request = dataclasses.replace(ask.request, adapter=adapter, keep=False)
+        else:
+            request = self._with_prefix(job, ask)
+        handle = self.engine.submit(request)
+        job.handles.append(handle)
+        self._jobs[handle] = (job, ask)
+
+    def _teach(self, job: Job, ask: Ask) -> None:
+        """Raises WrenError."""
+        assert self.lessons is not None
+        assert ask.adapting is not None
+        lesson = self.lessons.add(ask.adapting.tokens, ask.adapting.lr)
+        job.lessons.append(lesson)
+        self._learning[lesson] = (job, ask)
+
+    def _learn(self) -> None:
+        """One chunk of one lesson; the request is made when its lesson is over."""
+        lesson = None if self.lessons is None else self.lessons.advance()
+        if lesson is None or lesson.learned is None:
+            return
+        job, ask = self._learning.pop(lesson)
+        self.metrics.count("learned_tokens", lesson.learned.tokens)
+        self._out.append((job, Taught(lesson.learned)))
+        try:
+            self._answer(job, ask, lesson.adapter)
+        except WrenError as error:
+            self._end(job, ApiError(400, str(error), code="invalid_request"))
+        if not lesson.adapter:
+            self._drop(lesson)
+
+    def _drop(self, lesson: Lesson) -> None:
+        self._learning.pop(lesson, None)
+        if self.lessons is not None:
+            self.lessons.drop(lesson)
+
+    def _begin(self, job: Job, ask: Ask, thinking: Thinking, adapter: int) -> None:
+        """Raises WrenError."""
+        thought = thinking.begin(self.engine, adapter)
         job.thoughts.append(thought)
         self._thoughts[thought] = (job, ask)
 
@@ -200,12 +199,8 @@ class Worker:
             self._complete(job, now)
 
     def _with_prefix(self, job: Job, ask: Ask) -> Request:
-        """The request behind the longest part of its conversation that is kept. Raises ConfigError."""
+        """The request behind the longest part of its conversation that is kept."""
         request, talk = ask.request, ask.talk
-        length = len(request.prompt) + request.sampling.max_tokens
-        room = self.engine.max_bytes - self.prefixes.max_bytes
-        if 2 * self.engine.forward.row_bytes(length) > room:  # so that kept states never stand in the way
-            raise ConfigError(f"{length} tokens need more memory than the states may take here; ask for fewer.")
         kept = None if talk is None else self.prefixes.find(request.prompt, exact=talk.exact)
         if kept is None:
             return request
@@ -228,6 +223,8 @@ class Worker:
         for thought in job.thoughts:
             thought.close()
             self._thoughts.pop(thought, None)
+        for lesson in job.lessons:
+            self._drop(lesson)
         self._read(job)
         self._out.append((job, last))
 
@@ -236,7 +233,7 @@ class Worker:
             self._end(job, error)
 
     def _running(self) -> list[Job]:
-        every = (*self._jobs.values(), *self._thoughts.values())
+        every = (*self._jobs.values(), *self._thoughts.values(), *self._learning.values())
         return list({id(job): job for job, _ in every}.values())
 
     def _read(self, job: Job) -> None:
@@ -255,13 +252,17 @@ class Worker:
         jobs = self._running()
         self._jobs.clear()
         self._thoughts.clear()
+        self._learning.clear()
         self.prefixes.clear()
         for job in jobs:
             job.over = True
             job.kept.clear()
             self._out.append((job, failure))
         self.metrics.count("failed_requests", len(jobs))
+        if self.lessons is not None:
+            self.lessons.close()  # before an engine makes its own copy of the model
         self.engine = self._make_engine()
+        self.lessons = None if self._make_lessons is None else self._make_lessons(self.engine)
 
     def _tell(self, events: Sequence[Event]) -> None:
         now = time.monotonic()
@@ -329,12 +330,13 @@ class Worker:
             self.engine.max_bytes,
             len(prefixes),
             prefixes.bytes,
+            0 if self.lessons is None else self.lessons.in_use,
         )
         if self._out and self._loop is not None and not self._loop.is_closed():
             out, self._out = self._out, []
             self._loop.call_soon_threadsafe(_deliver, out)
 
 
-def _deliver(out: Sequence[tuple[Job, Started | Delta | Ended | ApiError]]) -> None:
+def _deliver(out: Sequence[tuple[Job, Said]]) -> None:
     for job, each in out:
         job.inbox.put_nowait(each)

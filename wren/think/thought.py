@@ -15,11 +15,11 @@ _KEPT = 0.5  # of an engine's memory that prefixes may fill: the rest is for row
 class Thought:
     """Between calls of `advance` its requests run in the engine, beside those of others. chosen: the answer, when done.
 
-    samples: completions so far.
+    samples: completions so far. adapter: that answers, 0 = none.
     """
 
-    def __init__(self, algorithm: Algorithm, case: Case, engine: Engine, stop_ids: frozenset[int]):
-        self.case, self.engine, self.stop_ids = case, engine, stop_ids
+    def __init__(self, algorithm: Algorithm, case: Case, engine: Engine, stop_ids: frozenset[int], *, adapter: int = 0):
+        self.case, self.engine, self.stop_ids, self.adapter = case, engine, stop_ids, adapter
         self.chosen: Branch | None = None
         self.samples = 0
         self._steps = algorithm.solve(case)
@@ -34,7 +34,7 @@ class Thought:
     def begin(self) -> None:
         """Reads the prompt and asks for the first branches; raises ConfigError for a prompt that does not fit."""
         if self._has_room():
-            self.case.root = Branch(prefix=self._mine(self.engine.prefix(self.case.prompt)))
+            self.case.root = Branch(prefix=self._mine(self.engine.prefix(self.case.prompt, adapter=self.adapter)))
         self._go(None)
 
     def advance(self) -> None:
@@ -78,6 +78,7 @@ class Thought:
             stop_ids=self.stop_ids,
             prefix=prefix,
             keep=ask.keep,
+            adapter=self.adapter,
         )
 
     def _branch(self, ask: Ask, completion: Completion) -> Branch:
