@@ -28,7 +28,7 @@ from wren.precision import has_native_bf16
 from wren.tables import Ngrams, Table
 
 _DRAWS = "draws/seed_and_count"  # the place in a checkpoint of what rounding draws follow from
-_NORMS = "clipping/norms"  # and of the norms that a step in the backward pass is clipped by
+_PARTS = "clipping/parts"  # and of the parts of the bound that clip a step in the backward pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class OptimizerConfig:
     dynamic code (2110.02861). weight_dtype: bf16 = the weights of linear layers and tables are kept in bf16 alone and
     changed with stochastic rounding. offload: the moments lie in main memory, pinned, while the weights are on a GPU.
     in_backward: each tensor is stepped in the backward pass as soon as its gradient is there, which is dropped then; it
-    is clipped by the norms of the step before, and the whole batch is one micro-batch.
+    is clipped to its part of the bound, and the whole batch is one micro-batch.
     """
 
     kind: Literal["adamw", "muon"] = "adamw"
@@ -165,8 +165,8 @@ class Optimizer:
         if self.store is not None:
             self.store.wait()
             tensors[_DRAWS] = torch.tensor([self.store.draws.seed, self.store.draws.count])
-        if self.in_backward is not None and self.in_backward.norms:
-            tensors[_NORMS] = torch.tensor(self.in_backward.norms, dtype=torch.float64)
+        if self.in_backward is not None:
+            tensors[_PARTS] = torch.tensor(self.in_backward.parts, dtype=torch.float64)
         return tensors
 
     def begin(self) -> None:
@@ -211,7 +211,7 @@ class Optimizer:
         """
         known = self._trained()
         tensors = dict(tensors)
-        draws, norms = tensors.pop(_DRAWS, None), tensors.pop(_NORMS, None)
+        draws, clipping = tensors.pop(_DRAWS, None), tensors.pop(_PARTS, None)
         states: dict[str, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             name, _, field = key.rpartition("/")
@@ -240,8 +240,8 @@ class Optimizer:
             self.store.draws.count = 0
             if draws is not None:
                 self.store.draws.seed, self.store.draws.count = draws.tolist()
-        if self.in_backward is not None:
-            self.in_backward.norms = [] if norms is None else norms.tolist()
+        if self.in_backward is not None and clipping is not None:
+            self.in_backward.parts = clipping.tolist()
         for part in self.parts:
             part.state.clear()  # before the copies: memory holds one state at a time
         for name, fields in states.items():
