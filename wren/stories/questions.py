@@ -186,7 +186,7 @@ def _filled(template: str, answer: str, slots: dict[str, str], others: Sequence[
     said = slots[answer]
     if answer == "x":
         is_kind = "work" in template or "living" in template or "kind of" in template
-        said = article(said) if is_kind else said if "color" in template else f"the {said}"
+        said = article(said) if is_kind else f"it was {said}" if "color" in template else f"the {said}"
     name = slots["B"] if answer == "x" and "get from" in template else slots["A"]
     thing = slots["x"]
     rivals = {(name, other) if answer == "x" else (other, thing) for other in others} - {(name, thing)}

@@ -90,7 +90,7 @@ def _kind(question: Question) -> str:
 
 
 def _core(answer: str) -> str:
-    return re.sub(r"^(the|an|a) ", "", answer.lower()).rstrip(".")
+    return re.sub(r"^(it was|the|an|a) ", "", answer.lower()).rstrip(".")
 
 
 def _count(words: str, story: str) -> int:
