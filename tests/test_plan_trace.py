@@ -29,8 +29,13 @@ SIZES = {
     "tiny": ("depth=2 dim=32", "depth=2 dim=64"),
     "tiny, experts": ("depth=2 dim=32", "depth=2 dim=64"),
     "llama, experts": ("depth=1 dim=64 num_heads=2", "depth=1 dim=128 num_heads=4"),
+    "small, ttt_linear": ("depth=1 dim=64", "depth=2 dim=128"),
 }
-EXPERTS = ['model.mlp={"type":"mlps.moe","num_experts":8,"active":2,"shared":32}']
+PARTS = {
+    "": [],
+    "experts": ['model.mlp={"type":"mlps.moe","num_experts":8,"active":2,"shared":32}'],
+    "ttt_linear": ['model.mixers=[{"type":"mixers.ttt_linear","num_heads":2}]'],
+}
 WAYS: dict[str, tuple[dict[str, Any], Checkpointing]] = {
     "plain": ({}, "none"),
     "selective": ({}, "selective"),
@@ -56,10 +61,8 @@ def tracer() -> Tracer:
 
 
 def config(recipe: str, size: str) -> RunConfig:
-    recipe, _, experts = recipe.partition(", ")
-    return build(
-        recipe, vocab_size=256, settings=[*size.split(), f"context_len={CONTEXT}", *(EXPERTS if experts else ())]
-    )
+    recipe, _, part = recipe.partition(", ")
+    return build(recipe, vocab_size=256, settings=[*size.split(), f"context_len={CONTEXT}", *PARTS[part]])
 
 
 def batch(rows: int = ROWS) -> Batch:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wren.ops.place import kind
+from wren.ops.place import is_planned, kind
 from wren.ops.short_convolution.naive import naive_short_convolution, with_tail
 from wren.ops.widen import wide_dtype
 
@@ -46,9 +46,19 @@ def _apart(y_BTC: Tensor, x_BTC: Tensor, weight_CW: Tensor, documents_BT: Tensor
     index_T = torch.arange(x_BTC.shape[1], device=x_BTC.device)
     source_TW = index_T[:, None] - torch.arange(W - 1, -1, -1, device=x_BTC.device)
     same_BTW = (documents_BT[:, source_TW.clamp(min=0)] == documents_BT[:, :, None]) & (source_TW >= 0)
-    row_R, time_R = (~same_BTW).any(-1).nonzero(as_tuple=True)
+    other_BT = (~same_BTW).any(-1)
+    row_R, time_R = _places(other_BT, W - 1)
     taps_RWC = x_BTC[row_R[:, None], source_TW.clamp(min=0)[time_R]] * same_BTW[row_R, time_R][:, :, None]
     return y_BTC.index_put((row_R, time_R), (taps_RWC * weight_CW.T).sum(1).to(y_BTC.dtype))
+
+
+def _places(chosen_BT: Tensor, each: int) -> tuple[Tensor, Tensor]:
+    """Where it is true: row and time (R,); in a plan, which has no values to ask for, so many places of each row."""
+    if is_planned():
+        place_BE = torch.arange(each, device=chosen_BT.device).expand(len(chosen_BT), each)
+        return torch.zeros_like(place_BE).flatten(), place_BE.flatten()
+    row_R, time_R = chosen_BT.nonzero(as_tuple=True)
+    return row_R, time_R
 
 
 class _TwoTaps(torch.autograd.Function):
