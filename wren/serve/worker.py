@@ -2,6 +2,8 @@
 
 asyncio:  worker.submit(job) -> job.inbox: Started, Delta, ..., Delta, Ended     worker.cancel(job)
 thread:   take what came in, one step of the engine, tell, learn one chunk; sleep where there is nothing to do
+
+Longer than most files: what runs is known to this thread alone, and every way in which it ends must free all of it.
 """
 
 import asyncio
@@ -47,6 +49,7 @@ class Worker:
         self._jobs: dict[Handle, tuple[Job, Ask]] = {}
         self._thoughts: dict[Thought, tuple[Job, Ask]] = {}
         self._learning: dict[Lesson, tuple[Job, Ask]] = {}
+        self._rests_until = 0.0  # lessons, on the clock of time.monotonic
         self._out: list[tuple[Job, Said]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="wren-engine", daemon=True)
@@ -157,8 +160,15 @@ class Worker:
         self._learning[lesson] = (job, ask)
 
     def _learn(self) -> None:
-        """One chunk of one lesson; the request is made when its lesson is over."""
-        lesson = None if self.lessons is None else self.lessons.advance()
+        """One chunk of one lesson; the request is made when its lesson is over.
+
+        While others are answered, lessons take half of the time: a chunk is as long as many steps of the engine.
+        """
+        start = time.monotonic()
+        if self.lessons is None or (self.engine.busy and start < self._rests_until):
+            return
+        lesson, now = self.lessons.advance(), time.monotonic()
+        self._rests_until = 2 * now - start
         if lesson is None or lesson.learned is None:
             return
         job, ask = self._learning.pop(lesson)
