@@ -38,7 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--test", type=int, default=500)
     parser.add_argument("--characters", type=int, default=800)
     parser.add_argument("--questions", type=int, default=8, help="make: of a story to learn from, at most; default 8")
-    parser.add_argument("--invented", type=float, default=0.9, help="make: share of stories with changed words; default 0.9")
+    parser.add_argument(
+        "--swapped", type=float, default=0.9, help="make: share of stories with swapped words; default 0.9"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", type=Path, default=OUT)
@@ -55,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def train_stories(given: argparse.Namespace) -> list[Asked]:
-    options = {"max_characters": given.characters, "per_story": given.questions, "invented": given.invented}
+    options = {"max_characters": given.characters, "per_story": given.questions, "swapped": given.swapped}
     return list(asked(_TRAIN_SEED + given.seed, given.stories, "train", **options))
 
 

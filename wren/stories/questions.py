@@ -19,9 +19,9 @@ from random import Random
 from typing import Any, Literal, NamedTuple
 
 from wren.errors import DataError
-from wren.stories.invented import invent
 from wren.stories.language import article
 from wren.stories.story import Story, story
+from wren.stories.swapped import swap
 from wren.stories.world import Event
 
 Split = Literal["train", "test"]
@@ -210,12 +210,12 @@ def _unambiguous(found: Sequence[Question]) -> list[Question]:
 
 
 def asked(
-    seed: int, count: int, split: Split, *, per_story: int = 3, max_characters: int = 800, invented: float = 0.0
+    seed: int, count: int, split: Split, *, per_story: int = 3, max_characters: int = 800, swapped: float = 0.0
 ) -> Iterator[Asked]:
     """`count` stories of `seed`, each with up to `per_story` questions of a split, chosen evenly over the kinds and
     first about what no other was asked about.
 
-    max_characters: longer stories are passed over. invented: share of the stories with invented words (invented.py).
+    max_characters: longer stories are passed over. swapped: share of stories with words in strange places.
     Raises DataError for a count below 1.
     """
     if count < 1 or per_story < 1:
@@ -225,7 +225,7 @@ def asked(
     for index in itertools.count():
         told = story(seed, index)
         random = Random(f"words of {index} of {seed}")
-        told = invent(told, random) if random.random() < invented else told
+        told = swap(told, random) if random.random() < swapped else told
         if len(told.text) > max_characters:
             continue
         possible = [question for question in questions(told) if question.split == split]
