@@ -35,8 +35,8 @@ class Step:
     """Calling it trains one step at `factor` times the base learning rates and returns its row of metrics.
 
     grad_clip: the largest norm of the gradient, 0 = any; where the step is fused into the backward pass each tensor is
-    held to its part of that (InBackward.armed). spoiled: steps, with their losses, that are known to have a gradient that is
-    not finite: passed over. Raises ConfigError when one row does not fit into memory, SpoiledError when weights are
+    held to its part of that (InBackward.armed). spoiled: steps, with their losses, that are known to have a gradient
+    that is not finite: passed over. Raises ConfigError when one row does not fit into memory, SpoiledError when weights are
     lost. utilisation: gives the row the step's share of the device's peak (mfu). A compiled loss gives it
     compiled_graphs, the number so far.
     """
