@@ -36,8 +36,8 @@ class Step:
 
     grad_clip: the largest norm of the gradient, 0 = any; where the step is fused into the backward pass each tensor is
     held to its part of that (InBackward.armed). spoiled: steps, with their losses, that are known to have a gradient
-    that is not finite: passed over. Raises ConfigError when one row does not fit into memory, SpoiledError when weights are
-    lost. utilisation: gives the row the step's share of the device's peak (mfu). A compiled loss gives it
+    that is not finite: passed over. Raises ConfigError when one row does not fit into memory, SpoiledError when weights
+    are lost. utilisation: gives the row the step's share of the device's peak (mfu). A compiled loss gives it
     compiled_graphs, the number so far.
     """
 
