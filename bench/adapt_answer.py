@@ -10,23 +10,23 @@ the gate trusts it (what a client gets), and by the adapter always. Writes JSON,
 import argparse
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from wren.adapt.documents import LR, Asked, read_documents
-from wren.adapt.lessons import Lessons
+from wren.adapt.lessons import Lessons, lesson_config
 from wren.adapt.windows import Scorer, Windows, window
+from wren.exits import exit_code
 from wren.generate import load_run
 from wren.intervals import ratio_interval
 from wren.precision import choose_device, choose_precision
 from wren.run import Run, context_len
-from wren.serve.adapting import lesson_config
-from wren.serve.limits import Limits
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--text", nargs="+", required=True, help="one domain each")
@@ -35,12 +35,11 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=30, help="documents of each file")
     parser.add_argument("--lr", type=float, default=LR)
     parser.add_argument("--json", type=Path)
-    asked = parser.parse_args()
+    asked = parser.parse_args(arguments)
     precision = choose_precision(choose_device("cpu"), "fp32")
     loaded = load_run(asked.run, precision.device)
     length = context_len(Run(asked.run))
-    limits = Limits(context_len=length, max_prompt=length, max_tokens=length)
-    lessons = Lessons(loaded.model, loaded.model, precision, lesson_config(limits))
+    lessons = Lessons(loaded.model, loaded.model, precision, lesson_config(length))
     rows = []
     for path in asked.text:
         documents = read_documents([path], loaded, Asked(texts=(path,), max_tokens=asked.prompt + asked.answer))
@@ -50,6 +49,7 @@ def main() -> None:
     if asked.json is not None:
         result = {"run": str(asked.run), "prompt": asked.prompt, "answer": asked.answer, "lr": asked.lr, "rows": rows}
         asked.json.write_text(json.dumps(result, indent=1))
+    return 0
 
 
 def domain(lessons: Lessons, documents: list[torch.Tensor], prompt: int, lr: float) -> dict[str, Any]:
@@ -94,4 +94,4 @@ def line(row: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code("adapt_answer.py", main))

@@ -19,6 +19,7 @@ import psutil
 
 from wren.data.prepare import prepare
 from wren.data.sources import open_sources
+from wren.exits import exit_code
 from wren.tokenizer.bpe import Tokenizer, num_cores
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -128,4 +129,4 @@ def _measured(order: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code("data.py", main))

@@ -28,8 +28,8 @@ from torch import nn
 from wren import dial, gpus, recipes, units
 from wren.batch import Batch
 from wren.errors import ConfigError, WrenError
+from wren.exits import exit_code
 from wren.files import write_json
-from wren.interrupt import Interrupted
 from wren.loss import cross_entropy
 from wren.memory.activations import checkpoint_activations
 from wren.memory.allocator import reserved
@@ -343,9 +343,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except Interrupted:
-        sys.exit("Interrupted before the last row.")
-    except WrenError as error:
-        sys.exit(f"{error}")
+    sys.exit(exit_code("memory.py", main))

@@ -27,6 +27,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from wren import mixers, units
+from wren.exits import exit_code
 from wren.files import write_json
 from wren.mixer import Context
 
@@ -223,4 +224,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code("mixers.py", main))

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from wren import units
-from wren.errors import WrenError
+from wren.exits import exit_code
 from wren.files import write_json
 from wren.flags import listed
-from wren.interrupt import Interrupted
 from wren.memory.trace import Tracer
 from wren.planning.cost import cost
 from wren.planning.ladder import Fit
@@ -112,9 +111,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except Interrupted:
-        sys.exit("Interrupted before the last row.")
-    except WrenError as error:
-        sys.exit(f"{error}")
+    sys.exit(exit_code("plans.py", main))

@@ -129,4 +129,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code("bench/selfplay.py", main))
+    sys.exit(exit_code("selfplay.py", main))

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from wren.errors import WrenError
+from wren.exits import exit_code
 from wren.files import atomic_writer, write_json
 from wren.generate import load_run
 from wren.precision import choose_device, choose_precision
@@ -94,4 +95,4 @@ def score(given: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code("story_questions.py", main))

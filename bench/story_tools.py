@@ -25,6 +25,7 @@ from wren.chat.agent import Loop
 from wren.chat.conversation import raw_calls
 from wren.chat.story_tasks import KINDS, Problem, problems
 from wren.errors import WrenError
+from wren.exits import exit_code
 from wren.files import atomic_writer, write_json
 from wren.generate import Sampling, load_run
 from wren.intervals import accuracy
@@ -175,4 +176,4 @@ def _goes_on(game: Played, chat: Chat, reply: Sequence[int]) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code("story_tools.py", main))

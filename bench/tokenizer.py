@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from wren.errors import DataError
+from wren.exits import exit_code
 from wren.files import write_json
 from wren.tokenizer import SPLIT_PATTERN, Tokenizer
 
@@ -224,4 +225,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code("tokenizer.py", main))

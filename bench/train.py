@@ -31,8 +31,8 @@ from torch import Tensor, nn
 
 from wren.batch import Batch
 from wren.data.loader import TokenLoader, TokenStream
+from wren.exits import exit_code
 from wren.files import write_json
-from wren.interrupt import Interrupted
 from wren.loss import cross_entropy
 from wren.model import LM
 from wren.precision import choose_precision
@@ -255,7 +255,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except Interrupted:
-        sys.exit("Interrupted before the last round; nothing was measured.")
+    sys.exit(exit_code("train.py", main))

@@ -15,16 +15,14 @@ import torch
 from serve_parts import NO_END, SKY, Hosted, hosted, loaded
 
 from wren.adapt.learner import Learner, adapting
-from wren.adapt.lessons import Lessons
+from wren.adapt.lessons import Lessons, lesson_config
 from wren.adapt.stream import Read, adapt
 from wren.generate import Engine, Loaded, Request, Sampling
-from wren.serve.adapting import lesson_config
-from wren.serve.limits import Limits
 
 SEA = "The sea is green. The sun is red. "
 LONG = [{"role": "user", "content": SEA * 8}]  # the gate trusts an adapter that has read it
 FAST = {"lr": 0.02}
-CONFIG = lesson_config(Limits(context_len=parts.CONTEXT, max_prompt=parts.CONTEXT, max_tokens=parts.CONTEXT))
+CONFIG = lesson_config(parts.CONTEXT)
 
 
 def own() -> Loaded:

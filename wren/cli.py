@@ -431,6 +431,7 @@ def chat(
     top_k: int | None = None,
     top_p: float | None = None,
     seed: int = 0,
+    adapt: bool = False,
     bits: Literal[8, 4] | None = None,
     device: Device = "auto",
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
@@ -451,9 +452,11 @@ def chat(
         top_k: Draw among the k likeliest tokens only.
         top_p: Draw among the fewest tokens that together hold probability p.
         seed: The same seed and the same questions give the same answers.
+        adapt: Learn the conversation before each answer, by an adapter that is gone after it, where a gate allows it.
         bits: Hold the matrices in 8 or 4 bits; a little worse, smaller and on a CPU quicker.
         dtype: Number format of matrix products; auto chooses by the device.
     """
+    from wren.adapt.talk import Talk
     from wren.chat import command
     from wren.generate import Sampling
 
@@ -462,7 +465,17 @@ def chat(
     wish = command.Wish(
         system=system, tools=tools, folder=folder, max_calls=max_calls, context=context, ask=ask, sampling=sampling
     )
-    code, result = command.chat(run, wish, bits=bits, device=device, dtype=dtype, say=_warn)
+    code, result = command.chat(
+        run,
+        wish,
+        bits=bits,
+        device=device,
+        dtype=dtype,
+        say=_warn,
+        learning=(lambda loaded, precision, talk: Talk(loaded.model, talk.engine, precision, talk.context_len))
+        if adapt
+        else None,
+    )
     write(json_, result)
     return code
 

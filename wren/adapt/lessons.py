@@ -24,9 +24,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from wren.adapt.documents import LR
 from wren.adapt.learner import Learner, adapting
 from wren.adapt.stream import Read, StreamConfig, steps
-from wren.adapt.windows import Scorer, window
+from wren.adapt.windows import Scorer, Windows, window
 from wren.adapters.adapter import AdapterConfig
 from wren.adapters.rows import Adapters
 from wren.errors import DataError
@@ -34,6 +35,14 @@ from wren.model import LM
 from wren.precision import Precision
 
 MOST = 8  # adapters at once; lessons beyond them wait
+CHUNK, RANK = 32, 16
+_SEEN = 512  # tokens of a window at most: each chunk goes through its context anew
+
+
+def lesson_config(context_len: int) -> StreamConfig:
+    """Of every lesson on a model that sees so many tokens, but for its learning rate."""
+    context = max(0, min(context_len, _SEEN) - CHUNK)
+    return StreamConfig(lr=LR, rank=RANK, windows=Windows(chunk=CHUNK, context=context))
 
 
 class Learned(NamedTuple):

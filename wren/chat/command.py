@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from wren.chat.agent import MAX_CALLS, Loop
 from wren.chat.calculator import CALCULATOR
-from wren.chat.conversation import Conversation
+from wren.chat.conversation import Conversation, Learning
 from wren.chat.search import Folder, search_tool
 from wren.chat.terminal import Left, Screen, Terminal, saved, standard_lines, standard_screen
 from wren.chat.tools import Tool, Toolbox
@@ -48,14 +48,20 @@ def chat(
     say: Callable[[str], None] = print,
     screen: Screen | None = None,
     lines: Callable[[str], str | None] | None = None,
+    learning: Callable[[Loaded, Precision, Conversation], Learning] | None = None,
 ) -> tuple[int, dict[str, Any]]:
-    """Talks until the user leaves; the exit code, and the conversation. Raises a WrenError for what is wrong."""
+    """Talks until the user leaves; the exit code, and the conversation. Raises a WrenError for what is wrong.
+
+    learning: makes what learns the conversation before every answer.
+    """
     toolbox = Toolbox(tools_named(wish.tools, wish.folder))
     Loop(toolbox, wish.max_calls)  # a wrong number is said before the model is read
     precision = choose_precision(choose_device(device), dtype)
     loaded = load_run(run, precision.device, say)
     talk = conversation(loaded, precision, bits=bits, context_len=wish.context or trained_context(run, loaded))
     talk.reset(system=wish.system, tools=toolbox.schemas())
+    if learning is not None:
+        talk.learning = learning(loaded, precision, talk)
     screen = screen or standard_screen()
     terminal = Terminal(talk, screen, lines or standard_lines(screen), wish.sampling, toolbox, max_calls=wish.max_calls)
     if not was_tuned(run):

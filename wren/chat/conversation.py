@@ -13,7 +13,7 @@ lose its beginning, so what is left is then read once more.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -48,11 +48,25 @@ def _silent(text: str) -> None:
     pass
 
 
+class Learning(Protocol):
+    """Learns a conversation before it is answered."""
+
+    def learn(self, tokens: Sequence[int], stopping: Callable[[], bool]) -> tuple[int, str]:
+        """The number of an adapter of the engine's to answer with, 0 = none, and a sentence for the user, or none."""
+        ...
+
+    def drop(self) -> None:
+        """The answer is there; the adapter must not be used again."""
+        ...
+
+
 class Conversation:
     """Turns so far, and the model's state after them. It has the engine to itself while it answers.
 
     context_len: the longest that the conversation may be, in tokens. tools: descriptions that the system turn lists.
     notice: is told what the user should know. num_read: tokens of prompts that the model has read, in all.
+    learning: is asked before every answer; an answer with an adapter reads the whole conversation anew, since no
+    state of the plain model fits it.
     """
 
     def __init__(
@@ -64,12 +78,14 @@ class Conversation:
         system: str = "",
         tools: Sequence[Any] = (),
         notice: Callable[[str], None] = _silent,
+        learning: Learning | None = None,
     ):
         limit = engine.model.config.learned_positions
         if context_len < 2 or (limit is not None and context_len > limit):
             most = "" if limit is None else f" and at most {limit}, the positions that this model knows"
             raise ConfigError(f"The context is {context_len} tokens; it must be at least 2{most}.")
         self.engine, self.chat, self.context_len, self.notice = engine, chat, context_len, notice
+        self.learning = learning
         self.turns: list[Turn] = []
         self.num_read = 0
         self._stops = frozenset(chat.tokenizer.special.values()) - {chat.call_id}
@@ -127,17 +143,36 @@ class Conversation:
         """
         self._forget_for(sampling.max_tokens)
         whole = (*self.tokens(), self.chat.assistant_id)
-        prefix = self._longest_prefix(whole)
+        adapter = self._learned(whole, stopping)
+        prefix = None if adapter else self._longest_prefix(whole)
         fed = whole[0 if prefix is None else len(prefix.tokens) :]
         room = min(sampling.max_tokens, self.context_len - len(whole))
         own = replace(sampling, max_tokens=room, min_tokens=0, seed=row_seed(sampling.seed, self._answers))
         self._answers += 1
         request = Request(
-            prompt=fed, sampling=own, stop_ids=self._stops, prefix=prefix, keep=True, mask=self._mask(stopping)
+            prompt=fed,
+            sampling=own,
+            stop_ids=self._stops,
+            prefix=prefix,
+            keep=not adapter,
+            mask=self._mask(stopping),
+            adapter=adapter,
         )
-        completion = self._drawn(request, hear, stopping)
+        try:
+            completion = self._drawn(request, hear, stopping)
+        finally:
+            if self.learning is not None:
+                self.learning.drop()
         self.num_read += len(fed)
         return self._taken(completion)
+
+    def _learned(self, tokens: Sequence[int], stopping: Callable[[], bool]) -> int:
+        if self.learning is None:
+            return 0
+        adapter, sentence = self.learning.learn(tokens, stopping)
+        if sentence:
+            self.notice(sentence)
+        return adapter
 
     def _drawn(self, request: Request, hear: Callable[[str], None], stopping: Callable[[], bool]) -> Completion:
         handle, speaker = self.engine.submit(request), _Speaker(self.chat, hear)

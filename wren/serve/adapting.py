@@ -9,15 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wren.adapt.documents import LR
-from wren.adapt.stream import StreamConfig
-from wren.adapt.windows import Windows
 from wren.serve.errors import ApiError
 from wren.serve.limits import Limits
 from wren.serve.schema import Adapt
 from wren.tokenizer import Tokenizer
-
-CHUNK, RANK = 32, 16
-_SEEN = 512  # tokens of a window at most: each chunk goes through its context anew
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +21,6 @@ class Adapting:
 
     tokens: tuple[int, ...]
     lr: float = LR
-
-
-def lesson_config(limits: Limits) -> StreamConfig:
-    """Of every lesson but for its learning rate."""
-    context = max(0, min(limits.context_len, _SEEN) - CHUNK)
-    return StreamConfig(lr=LR, rank=RANK, windows=Windows(chunk=CHUNK, context=context))
 
 
 def adapting(

@@ -15,14 +15,13 @@ from pathlib import Path
 import uvicorn
 
 from wren import units
-from wren.adapt.lessons import Lessons
+from wren.adapt.lessons import Lessons, lesson_config
 from wren.errors import ConfigError
 from wren.files import describe
 from wren.generate import Bits, Engine, Loaded, load_run
 from wren.interrupt import Signals
 from wren.precision import Precision
 from wren.run import Run, context_len
-from wren.serve.adapting import lesson_config
 from wren.serve.app import Serving, create_app
 from wren.serve.asking import Served
 from wren.serve.board import table_of
@@ -136,7 +135,7 @@ def prepare(loaded: Loaded, options: Options, precision: Precision, key: str | N
         )
 
     def lessons(engine: Engine) -> Lessons:
-        return Lessons(loaded.model, engine.model, precision, lesson_config(limits))
+        return Lessons(loaded.model, engine.model, precision, lesson_config(limits.context_len))
 
     counters = Metrics()
     worker = Worker(engine, counters, lessons if limits.max_adapt else None)
