@@ -38,7 +38,7 @@ PARTS: dict[str, dict[str, Any]] = {
     "tic_tac_toe": {"game": "tic_tac_toe"},
     "kuhn": {"game": "kuhn"},
     "leduc": {"game": "leduc"},
-    "nim": {"game": "nim:heaps=15,15,15:hold_out=0.2"},
+    "nim": {"game": "nim:heaps=7,7,7:hold_out=0.2"},
     "connect4": {"game": "connect4"},
     "breakthrough": {"game": "breakthrough"},
 }

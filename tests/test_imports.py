@@ -56,12 +56,26 @@ rl
 quickstart_chat
 quickstart lab
 export serve
+verbs
 cli
 __main__
 """
 LEVELS = {room: level for level, line in enumerate(ORDER.split("\n")) for room in line.split()}
 STRANGERS = ("mixers", "mlps", "probes")  # rooms whose files do not know each other
-WITHOUT_TORCH = ("errors", "files", "units", "config", "stories", "tokenizer", "data", "tasks", "games")
+WITHOUT_TORCH = (
+    "errors",
+    "files",
+    "units",
+    "config",
+    "stories",
+    "tokenizer",
+    "data",
+    "tasks",
+    "games",
+    "flags",
+    "verbs",
+    "cli",
+)
 TORCH_ALLOWED = {"wren.data.loader"}
 
 

@@ -1,6 +1,7 @@
 """Flags that several verbs share, and what each does with --json."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,3 +35,8 @@ def listed(text: str, what: str) -> list[str]:
     if not items:
         raise ConfigError(f"The list of {what} is empty; give at least one, separated by commas.")
     return items
+
+
+def warn(text: str) -> None:
+    """Says something beside a verb's result."""
+    print(f"wren: {text}", file=sys.stderr)

@@ -124,7 +124,10 @@ class AskedGame:
 _PLAIN = {"dim": 48, "depth": 3, "generations": 100, "rows": 256, "lr": 3e-3}
 _OF_GAMES: dict[str, dict[str, Any]] = {
     "tic_tac_toe": {"generations": 120},
-    "nim": {"generations": 100, "selfplay.opening": 0, "search.simulations": 64, "search.considered": 64},
+    "nim": {
+        "generations": 200, "optimizer.weight_decay": 0.3, "selfplay.opening": 0, "search.simulations": 64,
+        "search.considered": 64,
+    },
     "connect4": {
         "dim": 64, "generations": 150, "lr": 2e-3, "selfplay.window": 12, "selfplay.updates": 40,
         "selfplay.measure_every": 10, "search.simulations": 24,
