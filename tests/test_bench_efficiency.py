@@ -261,3 +261,11 @@ def test_sizes_and_counts_are_read():
     for text in ("4", "4x", "x4", "0x4"):
         with pytest.raises(argparse.ArgumentTypeError):
             options.size(text)
+
+
+def test_several_passes_over_the_text_are_with_dropout_and_what_is_asked_for_comes_last():
+    short, long = (characters.ours(65, 0, seconds) for seconds in (119.0, 300.0))
+    assert (short.model.dropout, short.train.context_len, short.model.tables.trigrams) == (0.0, 256, 32768)
+    assert (long.model.dropout, long.train.context_len, long.model.tables.trigrams) == (0.1, 512, 0)
+    assert short.train.batch_size * 256 == long.train.batch_size * 512
+    assert characters.ours(65, 0, 300.0, ["model.dropout=0.3"]).model.dropout == 0.3
