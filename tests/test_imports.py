@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 # One line a level, lowest first. Rooms of one level do not know each other.
 ORDER = """
 errors
+arithmetic
 files units interrupt intervals
 config exits flags shapes gpus
 run parts

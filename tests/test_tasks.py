@@ -9,11 +9,11 @@ from random import Random
 
 import pytest
 
-from wren import tasks
+from wren import arithmetic, tasks
 from wren.cli import main
 from wren.errors import ConfigError, DataError
 from wren.stories.questions import questions
-from wren.tasks import answers, arithmetic, command, prompts
+from wren.tasks import answers, command, prompts
 from wren.tasks.own import chain_sum, countdown, list_functions
 from wren.tasks.task import SPLITS, Problem, Task, check_gold
 

@@ -3,7 +3,7 @@
 import re
 from fractions import Fraction
 
-from wren.tasks import arithmetic
+from wren import arithmetic
 
 MAX_CHARACTERS = 20_000  # a longer answer is wrong: no verifier is to spend minutes on a model's babble
 _NUMBER = re.compile(

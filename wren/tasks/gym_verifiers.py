@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from random import Random
 
-from wren.tasks import answers, arithmetic
-from wren.tasks.arithmetic import Expression, ExpressionError, Name, Number
+from wren import arithmetic
+from wren.arithmetic import Expression, ExpressionError, Name, Number
+from wren.tasks import answers
 from wren.tasks.task import Problem
 
 _POINTS = 8  # random places at which two formulas are compared

@@ -10,9 +10,9 @@ from fractions import Fraction
 from random import Random
 from typing import ClassVar
 
+from wren import arithmetic
+from wren.arithmetic import Expression, Name, Number, Operation
 from wren.errors import ConfigError, DataError
-from wren.tasks import arithmetic
-from wren.tasks.arithmetic import Expression, Name, Number, Operation
 from wren.tasks.task import RIGHT, Problem, Task, named, setting_in, settings_between
 
 _BINDS = {"+": 1, "-": 1, "*": 2, "/": 2}
