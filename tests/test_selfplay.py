@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from wren.interrupt import Interrupted
 from wren.policy import Drawing, PolicyConfig, PolicyLoss
 from wren.precision import choose_precision
 from wren.progress import TrainingProgress
-from wren.rl import game_run
+from wren.rl import game_run, selfplay
 from wren.rl.game_loss import distribution_loss
 from wren.rl.game_measures import Measure
 from wren.rl.game_net import Net, SearchPlayer, answers
@@ -210,6 +212,46 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(
         assert first[name] == second[name]
     frozen = checkpoint.steps(whole / "run" / "league")
     assert frozen == checkpoint.steps(cut / "run" / "league") == second_members(right, second)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends itself a signal")
+@pytest.mark.parametrize(
+    ("game", "options", "play"),
+    [
+        ("nim:heaps=2,2,2", {}, "play_search"),
+        ("tic_tac_toe", {"learn": "reinforce"}, "play_reinforce"),
+        ("kuhn", {"settings": HIDDEN}, "play_magnet"),
+    ],
+)
+def test_ctrl_c_cuts_games_off_and_they_are_played_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, game: str, options: dict[str, Any], play: str
+) -> None:
+    monkeypatch.setattr(game_run, "curve", lambda run: run.path)
+    quiet: dict[str, Any] = {"device": "cpu", "say": lambda text: None}
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    first = game_run.selfplay(asked(whole, game, **options), **quiet)
+    played, calls = getattr(selfplay, play), list[str]()
+
+    def interrupted(*given: Any) -> Any:
+        found = played(*given)
+        calls.append(given[-1])
+        if len(calls) in (1, 4):  # a generation that is measured, and one that is not
+            os.kill(os.getpid(), signal.SIGINT)
+            pytest.fail("the signal waits for the games")
+        return found
+
+    monkeypatch.setattr(selfplay, play, interrupted)
+    for _ in range(2):
+        with pytest.raises(Interrupted, match="saved at step"):
+            game_run.selfplay(asked(cut, game, **options), **quiet)
+    second = game_run.selfplay(asked(cut, game, **options), **quiet)
+    assert calls[0] == calls[1]
+    assert calls[3] == calls[4]
+    assert stripped(whole / "run") == stripped(cut / "run")
+    left, right = (checkpoint.load(checkpoint.newest_good(f / "run" / "checkpoints")[0] or f) for f in (whole, cut))
+    assert all(torch.equal(left.model[name], right.model[name]) for name in left.model)
+    assert left.state["batches"] == right.state["batches"]
+    assert first["measure"] == second["measure"]
 
 
 def second_members(saved: checkpoint.Checkpoint, result: dict[str, Any]) -> list[int]:

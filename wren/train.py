@@ -10,7 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -113,8 +113,10 @@ def train(
     what they draw from torch's generators is put back. watch: sees every row of metrics. until: asked before every
     step, True ends the training early; the same call with another answer goes on from there. ranks: the processes that
     train this model together, which all call this with their own rows of the batch. utilisation: what a step's MFU is
-    reckoned with, which joins the metrics. Raises Interrupted, DivergedError, CheckpointError (of another model or
-    other data), ConfigError (no memory for one row), DiskError (the last checkpoint could not be written).
+    reckoned with, which joins the metrics. Batches that have a `listen` are given the signals; what they let
+    Signals.at_once cut off must leave them as after the step before. Raises Interrupted, DivergedError, CheckpointError
+    (of another model or other data), ConfigError (no memory for one row), DiskError (the last checkpoint could not be
+    written).
     """
     scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.scaler)
     state = TrainState(model, optimizer, batches, scaler, precision.device, ranks=ranks)
@@ -126,6 +128,8 @@ def train(
     if optimizer.in_backward is not None and not checkpoint.steps(run.checkpoints_path):
         keeper.save(final=False)  # there is one to go back to from the first step on
     with ranks.signals() as signals:
+        if (listen := getattr(batches, "listen", None)) is not None:
+            listen(signals)
         if progress.step:  # the run may have been killed between saving and evaluating
             keeper.call_back(signals, done)
         while progress.step < config.steps and not until(progress):
@@ -134,6 +138,8 @@ def train(
             except SpoiledError as error:
                 progress = keeper.go_back(error)
                 continue
+            except Stopped:
+                keeper.stop(signals)
             keeper.record(row)
             signals.agree()
             if progress.bad_in_a_row >= config.max_bad_steps:
@@ -239,13 +245,18 @@ class _Keeper:
                 with signals.at_once(), kept_rng(self.state.device):  # a resumed run may skip it: it leaves no trace
                     row = {"step": step, "kind": kind, **callback(step)}
             except Stopped:
-                if self.saved_step != step:
-                    self.save(final=True)
-                raise Interrupted(step, signals.number or 0) from None
+                self.stop(signals)
             except DiskError as error:
                 self.say(f"Warning: {error} Training goes on.")
                 continue
             self.record(row)
+
+    def stop(self, signals: Signals) -> NoReturn:
+        """What came after the last step was cut off; where a run stands is saved. Raises Interrupted."""
+        step = self.state.progress.step
+        if self.saved_step != step:
+            self.save(final=True)
+        raise Interrupted(step, signals.number or 0) from None
 
     def _due_callbacks(self) -> dict[str, Callback]:
         every = {"eval": self.config.eval_every, "sample": self.config.sample_every}

@@ -2,12 +2,14 @@
 
 A generation measures and freezes the model as it is (every so often), plays games with it, and is learned in `updates`
 batches. All of it happens in the step that asks for the generation's first batch, so what a checkpoint holds decides
-what a resumed run plays: its games, its league and its batches are those of a run that never stopped. The positions lie
-in files of the run, run/rounds/000012.npz.
+what a resumed run plays: its games, its league and its batches are those of a run that never stopped. A signal cuts its
+games off: what was measured before them is kept, and they are played anew. The positions lie in files of the run,
+run/rounds/000012.npz.
 
 B batch, T time, K last places, M moves, V vocabulary.
 """
 
+import contextlib
 import time
 from pathlib import Path
 from random import Random
@@ -18,6 +20,7 @@ import torch
 
 from wren.batch import IGNORE, Batch
 from wren.games.game import Game
+from wren.interrupt import Signals
 from wren.model import LM
 from wren.optim.optimizer import Optimizer
 from wren.rl.game_measures import Average, Measure
@@ -46,10 +49,15 @@ class SelfPlayBatches:
         self.generation, self.used = 0, config.selfplay.updates
         self.first = 1  # generation whose games are learned from: those of a collapsed player are not
         self.baselines = [0.0, 0.0]
+        self.taken: Numbers | None = None  # the measures of a generation whose games were cut off
+        self.signals: Signals | None = None
         self.last: Numbers = {}
         self.fresh = False
         self._kept: dict[int, Positions] = {}
         self._window: Positions | None = None
+
+    def listen(self, signals: Signals) -> None:
+        self.signals = signals
 
     def next_batch(self) -> Batch:
         if self.used == self.config.selfplay.updates:
@@ -67,6 +75,7 @@ class SelfPlayBatches:
             "used": self.used,
             "first": self.first,
             "baselines": list(self.baselines),
+            "taken": self.taken,
             "league": self.league.state(),
             "average": self.average.state(),
         }
@@ -74,6 +83,7 @@ class SelfPlayBatches:
     def load_state(self, state: dict[str, Any]) -> None:
         self.generation, self.used = state["generation"], state["used"]
         self.first, self.baselines = state.get("first", 1), list(state["baselines"])
+        self.taken = state.get("taken")
         self.league.load_state(state["league"])
         self.average.load_state(state["average"])
         self._kept, self._window = {}, None
@@ -101,12 +111,14 @@ class SelfPlayBatches:
     def _new_generation(self) -> None:
         start = time.perf_counter()
         config = self.config.selfplay
-        numbers: Numbers = {}
-        if self.generation % config.measure_every == 0:
-            numbers = self.measured()
+        if self.taken is None:
+            self.taken = self.measured() if self.generation % config.measure_every == 0 else {}
         measured = time.perf_counter() - start
         self.net.forget()
-        played, found = self._play()
+        with contextlib.nullcontext() if self.signals is None else self.signals.at_once():
+            baselines = list(self.baselines)
+            played, found = self._play(baselines)
+        numbers, self.taken, self.baselines = self.taken, None, baselines
         self.generation += 1
         played.save(self._path(self.generation))
         self._kept[self.generation] = played
@@ -116,7 +128,7 @@ class SelfPlayBatches:
         self.last = {"generation": self.generation, **found, **numbers, **seconds}
         self.fresh = True
 
-    def _play(self) -> tuple[Positions, Numbers]:
+    def _play(self, baselines: list[float]) -> tuple[Positions, Numbers]:
         config, game = self.config.selfplay, self.game
         seed = f"generation {self.generation} of {self.config.seed}"
         if config.learn == "magnet":
@@ -126,7 +138,7 @@ class SelfPlayBatches:
         member = self.league.drawn(Random(f"rival of {seed}")) if config.league else None
         rival = None if member is None else self.league.player(member, self.model)
         if config.learn == "reinforce":
-            return play_reinforce(game, self.net, rival, config, self.baselines, seed)
+            return play_reinforce(game, self.net, rival, config, baselines, seed)
         return play_search(game, self.net, rival, config, self.config.search, seed)
 
     def _path(self, generation: int) -> Path:
