@@ -5,6 +5,7 @@ torch.compile (old_machine/sitecustomize.py).
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -20,6 +21,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # begun behind a shell's &: children would ignore it as well
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not config.getoption("--old-machine"):
         return
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(OLD), os.environ.get("PYTHONPATH"))))
