@@ -125,5 +125,6 @@ def test_the_terminal_tells_it_beside_the_answers():
 def test_the_command(bits: list[str], tmp_path, capsys: pytest.CaptureFixture[str]):
     run, ask = base_run(tmp_path / "run"), ["--ask", "Hello " * 60, "--max-tokens", "4", "--context", "400"]
     assert main(["chat", "--run", str(run), *ask, *bits, "--adapt"]) == 0
-    assert "tokens" in capsys.readouterr().err
+    assert "(Learn" in capsys.readouterr().err
     assert main(["chat", "--run", str(run), *ask, *bits]) == 0
+    assert "(Learn" not in capsys.readouterr().err

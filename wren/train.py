@@ -114,9 +114,9 @@ def train(
     step, True ends the training early; the same call with another answer goes on from there. ranks: the processes that
     train this model together, which all call this with their own rows of the batch. utilisation: what a step's MFU is
     reckoned with, which joins the metrics. Batches that have a `listen` are given the signals; what they let
-    Signals.at_once cut off must leave them as after the step before. Raises Interrupted, DivergedError, CheckpointError
-    (of another model or other data), ConfigError (no memory for one row), DiskError (the last checkpoint could not be
-    written).
+    Signals.at_once cut off must leave them so that the same batch follows. Raises Interrupted, DivergedError,
+    CheckpointError (of another model or other data), ConfigError (no memory for one row), DiskError (the last checkpoint
+    could not be written).
     """
     scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.scaler)
     state = TrainState(model, optimizer, batches, scaler, precision.device, ranks=ranks)
