@@ -115,8 +115,8 @@ def train(
     train this model together, which all call this with their own rows of the batch. utilisation: what a step's MFU is
     reckoned with, which joins the metrics. Batches that have a `listen` are given the signals; what they let
     Signals.at_once cut off must leave them so that the same batch follows. Raises Interrupted, DivergedError,
-    CheckpointError (of another model or other data), ConfigError (no memory for one row), DiskError (the last checkpoint
-    could not be written).
+    CheckpointError (of another model or other data), ConfigError (no memory for one row), DiskError (the last
+    checkpoint could not be written).
     """
     scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.scaler)
     state = TrainState(model, optimizer, batches, scaler, precision.device, ranks=ranks)
