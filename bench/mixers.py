@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from measures import options
 from peers import LONGEST, PEERS
 from rich.console import Console
 from rich.table import Table
@@ -195,8 +196,10 @@ def show(rows: list[dict[str, Any]], arguments: argparse.Namespace, console: Con
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mixers", default="all", help="comma-separated, with settings if wanted; all = every file")
-    parser.add_argument("--lengths", default="512,2048,8192", help="tokens in a row, comma-separated")
-    parser.add_argument("--tokens", type=int, default=8192, help="tokens in a batch; longer rows are fewer")
+    parser.add_argument(
+        "--lengths", type=options.wholes, default=[512, 2048, 8192], help="tokens in a row, comma-separated"
+    )
+    parser.add_argument("--tokens", type=options.whole, default=8192, help="tokens in a batch; longer rows are fewer")
     parser.add_argument("--dim", type=int, default=256, help="model width")
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--dtype", choices=sorted(DTYPES), default="bf16", help="autocast; fp32 = none")
@@ -207,7 +210,6 @@ def main() -> None:
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, default=OUT, help="where to write the numbers")
     arguments = parser.parse_args()
-    arguments.lengths = [int(text) for text in arguments.lengths.split(",")]
     if arguments.memory_of:
         print(memory_of(arguments))
         return

@@ -120,6 +120,8 @@ def test_kept_paces_make_the_seconds_and_trainings_of_before_are_not_done_again(
     assert row["wall_seconds"] < 80
     assert go([1, 2], done=[row])[0] is row
     assert [each["seed"] for each in go([1, 2], done=[row])] == [1, 2]
+    with pytest.raises(ConfigError, match=r"^--done holds wren .* with 9 rows of 16 .* they are 2 of 16"):
+        go([1], done=[{**row, "batch_size": 9}])
 
 
 def test_measuring_how_long_a_step_takes_leaves_the_training_as_it_is(story: Path):

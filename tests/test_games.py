@@ -122,7 +122,10 @@ def test_random_openings_go_on_and_are_drawn():
     ("text", "says"),
     [
         ("conect4", r"^Game 'conect4' is unknown; did you mean 'connect4'\? It can be: .*open_spiel:NAME"),
-        ("nim:heap=3", r"^nim key 'heap' is unknown; did you mean 'heaps'\? It can be: heaps, hold_out, misere\."),
+        (
+            "nim:heap=3",
+            r"^nim key 'heap' is unknown; did you mean 'heaps'\? It can be: heaps, hold_out, hold_out_seed,",
+        ),
         ("nim:heaps=0,3", r"^nim\.heaps is \(0, 3\); give 1 to 26 heaps"),
         ("nim:heaps=two", r"must be a number"),
         ("breakthrough:piece_rows=3", r"^breakthrough\.piece_rows is 3; it must be 1 or 2\."),
@@ -304,6 +307,9 @@ def test_nim_holds_positions_out_for_tests():
     rng = Random(0)
     assert not any(game.is_held_out(game.start(rng)) for _ in range(300))
     assert game.start() == game.position((7, 7, 7))
+    other = nim.Rules(heaps=(7, 7, 7), hold_out=0.25, hold_out_seed=1).positions(held_out=True)
+    shared = {state.heaps for state in kept} & {state.heaps for state in other}
+    assert len(shared) < 0.6 * len(kept)
 
 
 # poker

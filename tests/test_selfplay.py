@@ -31,6 +31,7 @@ from wren.rl.game_play_search import play_search
 from wren.rl.game_rounds import three
 from wren.rl.game_search import SearchConfig, softmax
 from wren.rl.game_settings import AskedGame, SelfPlayConfig, plan, read_game
+from wren.rl.league import League
 from wren.rl.selfplay import SelfPlayBatches
 
 CPU = choose_precision(torch.device("cpu"), "fp32")
@@ -214,44 +215,78 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(
     assert frozen == checkpoint.steps(cut / "run" / "league") == second_members(right, second)
 
 
+CUT = [
+    ("nim:heaps=2,2,2", {}, "play_search"),
+    ("tic_tac_toe", {"learn": "reinforce"}, "play_reinforce"),
+    ("kuhn", {"settings": HIDDEN}, "play_magnet"),
+]
+
+
 @pytest.mark.skipif(os.name != "posix", reason="sends itself a signal")
-@pytest.mark.parametrize(
-    ("game", "options", "play"),
-    [
-        ("nim:heaps=2,2,2", {}, "play_search"),
-        ("tic_tac_toe", {"learn": "reinforce"}, "play_reinforce"),
-        ("kuhn", {"settings": HIDDEN}, "play_magnet"),
-    ],
-)
+@pytest.mark.parametrize(("game", "options", "play"), CUT)
+@pytest.mark.parametrize("save_every", [None, 4])
+@pytest.mark.parametrize("collapse", [None, 2])
 def test_ctrl_c_cuts_games_off_and_they_are_played_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, game: str, options: dict[str, Any], play: str
-) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, game: str, options: dict[str, Any], play: str,
+    save_every: int | None, collapse: int | None,
+) -> None:  # fmt: skip
+    """collapse: the generation that goes back to generation 0, which has no moments yet."""
     monkeypatch.setattr(game_run, "curve", lambda run: run.path)
+    settings = (*options.get("settings", SMALL), "selfplay.measure_every=2")
+    options = {**options, "settings": settings if save_every is None else (*settings, f"train.save_every={save_every}")}
+    if collapse is not None:
+        monkeypatch.setattr(League, "has_collapsed", lambda league, generation, row: generation == collapse)
+        monkeypatch.setattr(League, "best", property(lambda league: 0, lambda league, best: None), raising=False)
     quiet: dict[str, Any] = {"device": "cpu", "say": lambda text: None}
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     first = game_run.selfplay(asked(whole, game, **options), **quiet)
-    played, calls = getattr(selfplay, play), list[str]()
+    assert first["rollbacks"] == (collapse is not None)
+    played, calls, taken = getattr(selfplay, play), list[str](), list[Any]()
+    load = SelfPlayBatches.load_state
 
     def interrupted(*given: Any) -> Any:
         found = played(*given)
         calls.append(given[-1])
-        if len(calls) in (1, 4):  # a generation that is measured, and one that is not
+        if len(calls) in (1, 3, 5):  # generations 0, 1 and 2, of which 0 and 2 are measured
             os.kill(os.getpid(), signal.SIGINT)
             pytest.fail("the signal waits for the games")
         return found
 
+    def restored(batches: SelfPlayBatches, state: dict[str, Any]) -> None:
+        taken.append(state["taken"])
+        load(batches, state)
+
     monkeypatch.setattr(selfplay, play, interrupted)
-    for _ in range(2):
+    monkeypatch.setattr(SelfPlayBatches, "load_state", restored)
+    for _ in range(3):
         with pytest.raises(Interrupted, match="saved at step"):
             game_run.selfplay(asked(cut, game, **options), **quiet)
+        assert checkpoint.steps(cut / "run" / "checkpoints")
     second = game_run.selfplay(asked(cut, game, **options), **quiet)
     assert calls[0] == calls[1]
-    assert calls[3] == calls[4]
+    assert calls[2] == calls[3]
+    assert calls[4] == calls[5]
+    assert [bool(each) for each in taken] == [True, False, True]  # measured before the signal, and not again
     assert stripped(whole / "run") == stripped(cut / "run")
     left, right = (checkpoint.load(checkpoint.newest_good(f / "run" / "checkpoints")[0] or f) for f in (whole, cut))
-    assert all(torch.equal(left.model[name], right.model[name]) for name in left.model)
+    for old, new in ((left.model, right.model), (left.optimizer, right.optimizer)):
+        assert all(torch.equal(old[name], new[name]) for name in old)
     assert left.state["batches"] == right.state["batches"]
     assert first["measure"] == second["measure"]
+
+
+def test_ctrl_c_while_a_time_is_turned_into_generations_says_that_nothing_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*given: Any, **more: Any) -> Any:
+        raise Interrupted(0, signal.SIGINT)
+
+    monkeypatch.setattr(game_run, "train", stop)
+    with pytest.raises(Interrupted, match=r"^Interrupted; the same command begins anew\.$") as stopped:
+        game_run.selfplay(
+            AskedGame(game="nim:heaps=2,2,2", run=tmp_path / "run", seconds=5.0, settings=SMALL), say=lambda text: None
+        )
+    assert stopped.value.signal_number == signal.SIGINT
 
 
 def second_members(saved: checkpoint.Checkpoint, result: dict[str, Any]) -> list[int]:

@@ -102,7 +102,7 @@ def signs(expression: Expression) -> Iterator[str]:
 
 class _Parser:
     def __init__(self, text: str, names: Collection[str], functions: Collection[str]):
-        self._tokens = _tokens(text)
+        self._tokens = _tokens(text, {*names, *functions})
         self._names, self._functions = names, functions
         self._next = self._depth = 0
 
@@ -168,12 +168,12 @@ class _Parser:
         return found
 
 
-def _tokens(text: str) -> list[str]:
+def _tokens(text: str, words: Collection[str]) -> list[str]:
     text = text.translate(_SAME).rstrip()
     found, start = [], 0
     while start < len(text):
         match = _TOKEN.match(text, start)
-        if match is None:
+        if match is None or (match["name"] is not None and match["name"] not in words):
             rest = text[start:].lstrip()
             raise ExpressionError(f"'{rest:.20}' is not arithmetic; use numbers, + - * / // % ** and parentheses.")
         found.append(match["number"] or match["name"] or match["sign"])

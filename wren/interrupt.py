@@ -9,10 +9,11 @@ from typing import Any, Self
 
 
 class Interrupted(Exception):
-    """Ctrl-C or SIGTERM arrived; the run was saved at `step`."""
+    """Ctrl-C or SIGTERM arrived; the run was saved at `step`, None = nothing was begun that could be saved."""
 
-    def __init__(self, step: int, signal_number: int):
-        super().__init__(f"Interrupted; saved at step {step}. The same command goes on from there.")
+    def __init__(self, step: int | None, signal_number: int):
+        saved = f"saved at step {step}. The same command goes on from there."
+        super().__init__(f"Interrupted; {'the same command begins anew.' if step is None else saved}")
         self.step, self.signal_number = step, signal_number
 
 

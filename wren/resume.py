@@ -63,6 +63,7 @@ class TrainState:
             "progress": asdict(self.progress),
             "batches": self.batches.state(),
             "scaler": self.scaler.state_dict(),
+            "optimizer_began": bool(tensors),  # self-play may go back to before the first step
         }
         folder = run.checkpoints_path
         self.ranks.save(folder, self.progress.step, self.model, tensors, rng, state)
@@ -84,7 +85,7 @@ class TrainState:
             raise CheckpointError(
                 f"{saved.path} was trained with{'' if scaler else 'out'} fp16; set --dtype as it was then."
             )
-        if not tensors and progress.step > progress.skipped:
+        if not tensors and progress.step > progress.skipped and saved.state.get("optimizer_began", True):
             raise CheckpointError(f"{saved.path} lacks the optimizer's state; resume from another checkpoint.")
         checkpoint.load_weights(self.model, saved.model, saved.path)
         self.optimizer.load_tensors(tensors)

@@ -139,7 +139,7 @@ def train(
                 progress = keeper.go_back(error)
                 continue
             except Stopped:
-                keeper.stop(signals)
+                keeper.stop(signals, anew=True)
             keeper.record(row)
             signals.agree()
             if progress.bad_in_a_row >= config.max_bad_steps:
@@ -251,10 +251,13 @@ class _Keeper:
                 continue
             self.record(row)
 
-    def stop(self, signals: Signals) -> NoReturn:
-        """What came after the last step was cut off; where a run stands is saved. Raises Interrupted."""
+    def stop(self, signals: Signals, *, anew: bool = False) -> NoReturn:
+        """What came after the last step was cut off; where a run stands is saved. Raises Interrupted.
+
+        anew: even where that step was saved, since the batches may have gone on.
+        """
         step = self.state.progress.step
-        if self.saved_step != step:
+        if anew or self.saved_step != step:
             self.save(final=True)
         raise Interrupted(step, signals.number or 0) from None
 

@@ -23,7 +23,7 @@ from measures.paces import Paces
 from measures.training import NO_PACES, Say, trained
 from wren import recipes, units
 from wren.batch import Batch
-from wren.errors import DataError
+from wren.errors import ConfigError, DataError
 from wren.lab.statistics import Interval, interval
 from wren.loss import cross_entropy
 from wren.model import LM
@@ -155,18 +155,29 @@ def measure(
     """Every training with every seed, and what they say of TARGETS. settings: of wren. baseline: changes to NANOGPT,
     None = it is not trained. keep: gets what there is after each training. done: rows of before, not done again."""
     rows = list(done)
-    known = {(row["name"], row["budget"], row["seed"]) for row in done}
+    known = {(row["name"], row["budget"], row["seed"]): row for row in done}
     for seed in seeds:
         runs: list[tuple[str, float | None, RunConfig]] = []
         if baseline is not None:
             runs.append(("gpt2", None, nanogpt(text.vocab_size, seed, **baseline)))
         runs += [("wren", each, ours(text.vocab_size, seed, each, settings)) for each in seconds]
         for name, budget, config in runs:
-            if (name, budget, seed) in known:
+            if (row := known.get((name, budget, seed))) is not None:
+                _check_same(row, config)
                 continue
             rows.append({"name": name, **_one(config, text, budget, say, paces)})
             keep(_result(rows))
     return _result(rows)
+
+
+def _check_same(row: dict[str, Any], config: RunConfig) -> None:
+    """Raises ConfigError for a training of before whose batches were others than they are now."""
+    before, now = ((each["batch_size"], each["context_len"]) for each in (row, asdict(config.train)))
+    if before != now:
+        raise ConfigError(
+            f"--done holds {row['name']} (budget {row['budget']}) with {before[0]} rows of {before[1]} characters, "
+            f"and now they are {now[0]} of {now[1]}; leave that file out."
+        )
 
 
 def _result(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -11,7 +11,8 @@ When the context is full, the oldest exchanges are forgotten, down to half of it
 lose its beginning, so what is left is then read once more.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
@@ -143,36 +144,33 @@ class Conversation:
         """
         self._forget_for(sampling.max_tokens)
         whole = (*self.tokens(), self.chat.assistant_id)
-        adapter = self._learned(whole, stopping)
-        prefix = None if adapter else self._longest_prefix(whole)
-        fed = whole[0 if prefix is None else len(prefix.tokens) :]
         room = min(sampling.max_tokens, self.context_len - len(whole))
         own = replace(sampling, max_tokens=room, min_tokens=0, seed=row_seed(sampling.seed, self._answers))
         self._answers += 1
-        request = Request(
-            prompt=fed,
-            sampling=own,
-            stop_ids=self._stops,
-            prefix=prefix,
-            keep=not adapter,
-            mask=self._mask(stopping),
-            adapter=adapter,
-        )
-        try:
+        with self._learned(whole, stopping) as adapter:
+            prefix = None if adapter else self._longest_prefix(whole)
+            fed = whole[0 if prefix is None else len(prefix.tokens) :]
+            request = Request(
+                prompt=fed, sampling=own, stop_ids=self._stops, prefix=prefix, keep=not adapter,
+                mask=self._mask(stopping), adapter=adapter,
+            )  # fmt: skip
             completion = self._drawn(request, hear, stopping)
-        finally:
-            if self.learning is not None:
-                self.learning.drop()
         self.num_read += len(fed)
         return self._taken(completion)
 
-    def _learned(self, tokens: Sequence[int], stopping: Callable[[], bool]) -> int:
+    @contextlib.contextmanager
+    def _learned(self, tokens: Sequence[int], stopping: Callable[[], bool]) -> Iterator[int]:
+        """The adapter to answer with, 0 = none; it is dropped at the end, whatever happens."""
         if self.learning is None:
-            return 0
-        adapter, sentence = self.learning.learn(tokens, stopping)
-        if sentence:
-            self.notice(sentence)
-        return adapter
+            yield 0
+            return
+        try:
+            adapter, sentence = self.learning.learn(tokens, stopping)
+            if sentence:
+                self.notice(sentence)
+            yield adapter
+        finally:
+            self.learning.drop()
 
     def _drawn(self, request: Request, hear: Callable[[str], None], stopping: Callable[[], bool]) -> Completion:
         handle, speaker = self.engine.submit(request), _Speaker(self.chat, hear)

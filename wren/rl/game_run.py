@@ -22,6 +22,7 @@ from wren.errors import ConfigError
 from wren.exits import is_rank
 from wren.files import write_json
 from wren.games.game import Game
+from wren.interrupt import Interrupted
 from wren.model import LM
 from wren.optim.optimizer import Optimizer
 from wren.policy import Drawing, PolicyConfig, PolicyLoss
@@ -148,11 +149,14 @@ def _with_time(config: GamePlayConfig, game: Game, precision: Precision, say: Ca
         seconds = []
         trained = dataclasses.replace(trial.train, save_every=0, keep=1)
         start = time.perf_counter()
-        train(
-            parts.model, parts.optimizer, parts.batches, parts.loss, Run(folder), trained, config.schedule, precision,
-            watch=lambda progress, row: seconds.append(parts.batches.last.get("measure_seconds", 0.0)),
-            say=lambda text: None,
-        )  # fmt: skip
+        try:
+            train(
+                parts.model, parts.optimizer, parts.batches, parts.loss, Run(folder), trained, config.schedule,
+                precision, watch=lambda progress, row: seconds.append(parts.batches.last.get("measure_seconds", 0.0)),
+                say=lambda text: None,
+            )  # fmt: skip
+        except Interrupted as stop:
+            raise Interrupted(None, stop.signal_number) from None  # the folder is gone
         whole = time.perf_counter() - start
     once = max(seconds)
     each = (whole - once) / _MEASURED + once / config.selfplay.measure_every
@@ -213,8 +217,9 @@ def _ended_with_best(parts: Parts, run: Run, say: Callable[[str], None]) -> Numb
     if path is not None:
         saved = checkpoint.load(path, verified=True)
         rng = {name: x for name, x in saved.optimizer.items() if name.startswith("rng/")}
-        tensors = {**parts.optimizer.tensors(), **rng}
-        checkpoint.save(run.checkpoints_path, saved.step, checkpoint.weights(parts.model), tensors, saved.state)
+        tensors = parts.optimizer.tensors()
+        state = {**saved.state, "optimizer_began": bool(tensors)}
+        checkpoint.save(run.checkpoints_path, saved.step, checkpoint.weights(parts.model), {**tensors, **rng}, state)
     batches.net.forget()
     row = batches.measure.row()
     say(f"Collapsed at the end: the run ends with generation {best}: {said(row)}")

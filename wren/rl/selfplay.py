@@ -3,8 +3,8 @@
 A generation measures and freezes the model as it is (every so often), plays games with it, and is learned in `updates`
 batches. All of it happens in the step that asks for the generation's first batch, so what a checkpoint holds decides
 what a resumed run plays: its games, its league and its batches are those of a run that never stopped. A signal cuts its
-games off, and they are played anew; so is what was measured before them, where a checkpoint of that step was there. The
-positions lie in files of the run, run/rounds/000012.npz.
+games off, and they are played anew; what was measured before them is kept. The positions lie in files of the run,
+run/rounds/000012.npz.
 
 B batch, T time, K last places, M moves, V vocabulary.
 """

@@ -65,12 +65,14 @@ class Rules(Game[State]):
     """heaps: what the game begins with, and, where the start is drawn, the largest each can be.
 
     hold_out: the share of positions that no drawn start is one of, the same however the heaps are ordered; they are
-    for tests. Play may pass through them: whoever trains leaves out those that is_held_out() names.
+    for tests, others for another hold_out_seed. Play may pass through them: whoever trains leaves out those that
+    is_held_out() names.
     """
 
     heaps: tuple[int, ...] = (3, 4, 5)
     misere: bool = False
     hold_out: float = 0.0
+    hold_out_seed: int = 0
 
     exact = ("solver", "lines")
 
@@ -121,7 +123,8 @@ class Rules(Game[State]):
         if not self.hold_out or not any(state.heaps):
             return False
         # seeds that are texts are hashed, the same on every machine
-        return Random(f"nim {sorted(state.heaps)}").random() < self.hold_out
+        other = f" {self.hold_out_seed}" if self.hold_out_seed else ""
+        return Random(f"nim {sorted(state.heaps)}{other}").random() < self.hold_out
 
     def positions(self, *, held_out: bool | None = None) -> Iterator[State]:
         """Every position with something to take; only those held out, or only the others, where it is said."""
