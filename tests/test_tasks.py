@@ -341,9 +341,9 @@ def test_arithmetic_is_exact(text: str, value: Fraction):
         ("1" * 501, "501 characters"),
         ("(" * 50 + "1" + ")" * 50, "nested more than 40 deep"),
         ("-" * 100 + "1", "nested more than 40 deep"),
-        ("x", "'x' stands where a number"),
+        ("x", "'x' is not arithmetic; use numbers"),
         ("__import__('os')", "is not arithmetic"),
-        ("os", "'os' stands where a number"),
+        ("os", "'os' is not arithmetic; use numbers"),
         ("1;2", "is not arithmetic"),
     ],
 )
