@@ -101,7 +101,8 @@ def test_make_writes_data_and_folders(tmp_path: Path, capsys: pytest.CaptureFixt
     assert len(list((tmp_path / "folder-1").glob("story-?.txt"))) == 4
     said = capsys.readouterr().out
     assert f"{tmp_path / 'folder-1'}: " in said
-    assert bench().main(["make"]) == 2
+    assert exit_code("story_tools.py", lambda: bench().main(["make"])) == 2
+    assert "with --out" in capsys.readouterr().err
 
 
 class Knowing:
@@ -145,7 +146,7 @@ def test_a_run_is_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = base_run(tmp_path / "run")
     assert bench().main(["score", "--run", str(path), "--test", "4", "--json", str(tmp_path / "s.json")]) == 0
     assert json.loads((tmp_path / "s.json").read_text())["problems"] == 4
-    assert bench().main(["score"]) == 2
+    assert exit_code("story_tools.py", lambda: bench().main(["score"])) == 2
 
 
 def test_the_quickstart_tunes_asks_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
