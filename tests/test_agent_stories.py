@@ -17,6 +17,7 @@ from wren.chat.calculator import calculate
 from wren.chat.command import tools_named
 from wren.chat.story_tasks import Problem, problems, searches, sums
 from wren.errors import DataError
+from wren.exits import exit_code
 from wren.files import write_json
 from wren.run import Run
 from wren.tune.formats import read_conversations
